@@ -1,0 +1,66 @@
+# `make` alone lists what there is to do. All of it can be run twice.
+
+PRESET = class
+PY = .venv/bin/python
+READY = .venv/ready
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout
+THREADS = OMP_NUM_THREADS=1
+
+.PHONY: help course lab book test test-full lint notebooks clean
+
+help:
+	@echo "make course           run every lesson, make the book (runs/course/index.html)"
+	@echo "make course PRESET=smoke   the same in a few minutes, on tiny data"
+	@echo "make lab              open the lessons in JupyterLab"
+	@echo "make book             make the book again, without running anything"
+	@echo "make test             all tests, lessons included, under 10 minutes"
+	@echo "make test-full        the long tests: lessons at preset class, tables compared"
+	@echo "make lint             ruff: rules and format"
+	@echo "make notebooks        for maintainers: rebuild notebooks/*.ipynb from their sources"
+	@echo "make clean            remove runs/ (trained networks too) and caches, not .venv"
+
+$(READY): pyproject.toml tools/install.sh
+	@sh tools/install.sh
+
+course: $(READY)
+	@echo "== running the lessons at preset $(PRESET), two at a time"
+	@$(PY) -m sbtutor.course run --preset $(PRESET) --out runs/course
+
+book: $(READY)
+	@echo "== making the book"
+	@$(PY) -m sbtutor.course book --out runs/course
+
+lab: $(READY)
+	@echo "== JupyterLab on notebooks/, for this computer only; Ctrl-C twice ends it"
+	@root=; [ "$$(id -u)" -ne 0 ] || root=--allow-root; \
+	  $(PY) -m jupyterlab notebooks --ServerApp.ip=127.0.0.1 $$root
+
+lint: $(READY)
+	@echo "== ruff: rules, then format"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+# The lessons (nbval) run beside the package's tests, and are reported after them.
+test: lint
+	@echo "== tests of the package; the lessons run beside them at preset smoke"
+	@mkdir -p runs; \
+	$(THREADS) SBTUTOR_PRESET=smoke $(PY) -m pytest $(NBVAL) 300 notebooks \
+	  > runs/nbval.log 2>&1 & lessons=$$!; \
+	trap 'kill $$lessons 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	$(THREADS) $(PY) -m pytest tests; package=$$?; \
+	echo "== the lessons, run beside (runs/nbval.log)"; \
+	wait $$lessons; lessons_said=$$?; cat runs/nbval.log; \
+	[ $$package -eq 0 ] || echo "== the package's tests FAILED (see above)"; \
+	[ $$package -eq 0 ] && [ $$lessons_said -eq 0 ]
+
+test-full: $(READY)
+	@echo "== long tests, then the lessons at preset class"
+	@$(THREADS) $(PY) -m pytest tests -m full
+	@$(THREADS) SBTUTOR_PRESET=class $(PY) -m pytest $(NBVAL) 3600 notebooks
+
+notebooks: $(READY)
+	@echo "== building notebooks/*.ipynb from notebooks/source at preset $(PRESET)"
+	@$(PY) -m sbtutor.course build --preset $(PRESET)
+
+clean:
+	rm -rf runs build .pytest_cache .ruff_cache *.egg-info
