@@ -1,0 +1,138 @@
+"""Files that are whole or absent: written in one stroke, checked when read."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+DIGEST = 32  # bytes of SHA-256 at the end of a checked file
+
+
+class BrokenFileError(ValueError):
+    """A file is not what was written."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one.
+
+    Raises:
+        OSError: with a plain message when the disk is full; the old file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno,
+                f"disk full: {len(content):,} bytes do not fit; free some space and "
+                "run the same command again, what was saved before is kept",
+                str(path),
+            ) from error
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN becomes null, as JSON has no NaN."""
+    text = json.dumps(_without_nan(value), indent=1, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and value != value:
+        return None
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The value that `write_json` wrote.
+
+    Raises:
+        BrokenFileError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise BrokenFileError(
+            f"{path} is not valid JSON ({error}); it was altered or cut short: "
+            "delete its folder and run again"
+        ) from None
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values, followed by their SHA-256."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_bytes(path, content + hashlib.sha256(content).digest())
+
+
+def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
+    """What `save_tensors` wrote, on the CPU.
+
+    Args:
+        path: the file.
+        remedy: what the reader can do if it is broken, for the error message.
+
+    Raises:
+        BrokenFileError: the file was cut short or altered.
+    """
+    content = path.read_bytes()
+    body, digest = content[:-DIGEST], content[-DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise BrokenFileError(
+            f"{path} was cut short or altered (its checksum does not fit); {remedy}"
+        )
+    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as a compressed `.npz`, in which each array has a checksum."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote.
+
+    Raises:
+        BrokenFileError: the file was cut short or altered.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(saved)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+        raise BrokenFileError(
+            f"{path} was cut short or altered ({error}); delete it and run again"
+        ) from None
