@@ -1,0 +1,88 @@
+"""All numbers of one trained ensemble: how good, how different, how sharp."""
+
+import torch
+from torch import Tensor, nn
+
+from sbtutor import corruptions, data, diversity, metrics, sharpness
+from sbtutor.predict import Predictions, predict
+
+SEVERITIES = (1, 3, 5)
+SHIFT_IMAGES = 1000  # test images, each seen under every corruption and severity
+SHARPNESS_IMAGES = 1000  # training images, without augmentation
+SHARPNESS_RHO = 0.1  # radius of `sam_rise`, the same for every run so that runs compare
+PROBES = 10  # of the Hessian trace, a member
+
+
+def predictions_row(predictions: Predictions) -> dict[str, float]:
+    """Quality and diversity of an ensemble, from its logits alone.
+
+    Returns:
+        `member_*` is the mean over members; the names without it are the ensemble's,
+        whose probabilities are the members' mean.
+    """
+    logits, labels = predictions.logits, predictions.labels
+    members = logits.softmax(-1)
+    ensemble = metrics.ensemble_probs(logits)
+    row = {}
+    for name in ("accuracy", "nll", "brier", "ece"):
+        measure = getattr(metrics, name)
+        own = torch.stack([measure(probs, labels) for probs in members])
+        row[f"member_{name}"] = own.mean()
+        row[name] = measure(ensemble, labels)
+    row["disagreement"] = diversity.disagreement(logits)
+    row["der"] = diversity.disagreement_error_ratio(logits, labels)
+    row["eir"] = diversity.ensemble_improvement_rate(logits, labels)
+    row["logit_variance"] = diversity.logit_variance(logits)
+    row["prob_variance"] = diversity.prob_variance(logits)
+    row["kl"] = diversity.kl_divergence(logits)
+    row["js"] = diversity.js_divergence(logits)
+    return {name: float(value) for name, value in row.items()}
+
+
+def shift_row(members: list[nn.Module], split: data.Split) -> dict[str, float]:
+    """Mean of `predictions_row` over all corruptions and severities 1, 3 and 5.
+
+    A class-balanced 1,000 images of the split are used, the same for every run.
+    """
+    few = data.subset(split, min(SHIFT_IMAGES, len(split.labels)), seed=0)
+    rows = []
+    for kind in corruptions.KINDS:
+        for severity in SEVERITIES:
+            images = corruptions.corrupt(few.images, kind, severity)
+            shifted = data.Split(images, few.labels, few.classes)
+            rows.append(predictions_row(predict(members, shifted)))
+    return {name: sum(r[name] for r in rows) / len(rows) for name in rows[0]}
+
+
+def sharpness_row(members: list[nn.Module], train: data.Split) -> dict[str, float]:
+    """Mean over members of three sharpness measures, on 1,000 training images.
+
+    Returns:
+        `sam_rise`: loss rise at SAM's step of length 0.1; `fisher_trace`: mean over
+        the samples of ||gradient||^2; `hessian_trace`: Hutchinson, 10 probes.
+    """
+    few = data.subset(train, min(SHARPNESS_IMAGES, len(train.labels)), seed=0)
+    rows = [_member_sharpness(member, few) for member in members]
+    return {
+        name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]
+    }
+
+
+def _member_sharpness(member: nn.Module, split: data.Split) -> dict[str, Tensor]:
+    device = next(member.parameters()).device
+    images = data.to_float(split.images.to(device))
+    labels = split.labels.to(device)
+    was_training = member.training
+    member.eval()
+    try:
+        loss_fn = sharpness.loss_of(member, images, labels)
+        params = sharpness.parameters_of(member)
+        generator = torch.Generator().manual_seed(0)
+        trace, _ = sharpness.hessian_trace(loss_fn, params, PROBES, generator)
+        return {
+            "sam_rise": sharpness.sam_sharpness(loss_fn, params, SHARPNESS_RHO),
+            "fisher_trace": sharpness.fisher_trace(member, images, labels).mean(),
+            "hessian_trace": trace,
+        }
+    finally:
+        member.train(was_training)

@@ -1,0 +1,229 @@
+"""Train an ensemble into a run folder; resume it; load it."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sbtutor import (
+    data,
+    evaluate,
+    files,
+    results,
+    sharpbalance,
+    sharpness,
+)
+from sbtutor.batches import Batches, stream
+from sbtutor.config import Experiment, TrainConfig
+from sbtutor.epochs import learning_rate, train_epoch
+from sbtutor.gradient import balanced_gradient
+from sbtutor.predict import predict
+from sbtutor.progress import Progress
+from sbtutor.state import State, device_of, fresh
+
+__all__ = ["Run", "balanced_gradient", "fit", "learning_rate", "load_run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained ensemble and how it came about."""
+
+    out: Path
+    experiment: Experiment
+    members: list[nn.Module]
+    history: pd.DataFrame  # one row an epoch and member: epoch, member, lr, loss
+    sam_masks: Bool[Tensor, "M N"] | None  # SharpBalance only
+    scores: Float[Tensor, "M N"] | None  # the Fisher traces behind them
+    metrics: dict[str, float]
+
+
+def _score(state: State, split: data.Split, device: torch.device) -> Tensor:
+    """Every member's Fisher trace of every training image, without augmentation."""
+    images = data.to_float(split.images).to(device)
+    labels = split.labels.to(device)
+    rows = [sharpness.fisher_trace(m, images, labels) for m in state.members]
+    return torch.stack(rows).cpu()
+
+
+def _trunk_path(trunks: Path | str, experiment: Experiment) -> Path:
+    """Where runs that share their first T_d epochs of SAM keep the state after them.
+
+    Named by a hash of all settings but those that matter only afterwards.
+    """
+    train = dataclasses.replace(
+        experiment.train, method="sam", split="paper", sam_fraction=0.5
+    )
+    name = results.run_folder("", dataclasses.replace(experiment, train=train)).name
+    return Path(trunks) / f"{name}.pt"
+
+
+def _train(
+    state: State, experiment: Experiment, train: data.Split, out: Path, trunk: Path
+) -> None:
+    config = experiment.train
+    device = device_of(config)
+    batches = Batches(train, config, device)
+    label = f"{out.name} ({config.method}, seed {config.seed})"
+    progress = Progress(label, config.epochs, state.epoch)
+    while state.epoch < config.epochs:
+        start = time.monotonic()
+        if state.epoch == config.warmup_epochs:
+            _branch(state, config, train, device, trunk)
+        train_epoch(state, batches, config)
+        state.seconds += time.monotonic() - start
+        _write_history(out, state)
+        state.save(out / "checkpoint.pt")
+        last = state.history[-config.members :]
+        loss = sum(row["loss"] for row in last) / config.members
+        progress.step(f"loss {loss:.3f}, lr {last[0]['lr']:g}")
+    progress.close()
+
+
+def _branch(
+    state: State,
+    config: TrainConfig,
+    train: data.Split,
+    device: torch.device,
+    trunk: Path | None,
+) -> None:
+    """After T_d epochs of SAM: keep the trunk, make SharpBalance's split."""
+    keep = trunk is not None and config.method != "sgd" and not trunk.exists()
+    if state.scores is None and (keep or config.method == "sharpbalance"):
+        state.scores = _score(state, train, device)
+    if keep:
+        state.save(trunk)
+    if config.method == "sharpbalance":
+        state.sam_masks = sharpbalance.sam_masks(
+            state.scores,
+            config.sam_fraction,
+            config.split,
+            stream(config.seed, "split"),
+        )
+
+
+def _write_history(out: Path, state: State) -> None:
+    text = pd.DataFrame(state.history).to_csv(index=False)
+    files.write_bytes(out / "history.csv", text.encode())
+
+
+def fit(
+    experiment: Experiment,
+    out: Path | str,
+    resume: bool = True,
+    trunks: Path | str | None = None,
+) -> Run:
+    """Train an ensemble into a run folder, or finish the one that lies there.
+
+    The folder holds `config.json`, `checkpoint.pt` and `history.csv` (after each
+    epoch), `val.npz` and `test.npz` (logits and labels), `provenance.json`, and, last
+    of all, `metrics.json`. A killed run goes on from its checkpoint and ends with the
+    numbers of an unbroken one, bit for bit on one machine. A finished run is loaded.
+
+    Args:
+        experiment: data, model and training.
+        out: the run folder; made if need be.
+        resume: False starts again from nothing and replaces what lies in `out`.
+        trunks: a folder. SAM and SharpBalance runs that agree in all but method,
+            split and sam_fraction share their first T_d epochs, which are then
+            trained once and kept there.
+
+    Returns:
+        The run; its members are in eval mode.
+
+    Raises:
+        ValueError: `out` holds another experiment; the data cannot be found; a
+            broken checkpoint.
+        FloatingPointError: the loss is no longer finite.
+        OSError: the disk is full; what was saved stays.
+    """
+    out = Path(out)
+    if not resume:
+        _clear(out)
+    results.check_same_experiment(out, experiment)
+    if results.is_complete(out):
+        return load_run(out)
+    splits = data.load(experiment.data)
+    train = splits.train
+    state = fresh(experiment, tuple(train.images.shape[1:]), len(train.classes))
+    _set_statistics(state, train)
+    files.write_json(out / "config.json", experiment.to_dict())
+    trunk = _trunk_path(trunks, experiment) if trunks else None
+    if (out / "checkpoint.pt").exists():
+        state.restore(out / "checkpoint.pt")
+    elif trunk is not None and experiment.train.method != "sgd" and trunk.exists():
+        state.restore(trunk)
+    _train(state, experiment, train, out, trunk)
+    _finish(state, experiment, splits, out)
+    return load_run(out)
+
+
+def _clear(out: Path) -> None:
+    names = ("metrics.json", "checkpoint.pt", "history.csv", "val.npz", "test.npz")
+    for name in (*names, "provenance.json", "config.json"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _set_statistics(state: State, train: data.Split) -> None:
+    mean, std = data.channel_statistics(train.images)
+    for member in state.members:
+        member.normalize.mean.copy_(mean[:, None, None])
+        member.normalize.std.copy_(std[:, None, None])
+
+
+def _finish(
+    state: State, experiment: Experiment, splits: data.Splits, out: Path
+) -> None:
+    """Predict and measure; `metrics.json` comes last and makes the run complete."""
+    start = time.monotonic()
+    members = [member.eval() for member in state.members]
+    row = evaluate.sharpness_row(members, splits.train)
+    for name in ("val", "test"):
+        predictions = predict(members, getattr(splits, name))
+        predictions.save(out / f"{name}.npz")
+        measured = evaluate.predictions_row(predictions)
+        row |= {f"{name}_{key}": value for key, value in measured.items()}
+    shifted = evaluate.shift_row(members, splits.test)
+    row |= {f"shift_{key}": value for key, value in shifted.items()}
+    seconds = state.seconds + time.monotonic() - start
+    device = str(device_of(experiment.train))
+    files.write_json(out / "provenance.json", results.provenance(device, seconds))
+    files.write_json(out / results.METRICS, row)
+
+
+def load_run(out: Path | str) -> Run:
+    """A finished run from its folder, on the GPU if there is one.
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    out = Path(out)
+    if not results.is_complete(out):
+        raise ValueError(
+            f"{out} holds no finished run (no {results.METRICS}); train it with "
+            "train.fit(experiment, out)"
+        )
+    experiment = results.load_experiment(out)
+    here = dataclasses.replace(experiment.train, device="auto", compile=False)
+    remedy = "delete the folder and train again with train.fit(experiment, out)"
+    saved = files.load_tensors(out / "checkpoint.pt", remedy)
+    shapes = saved["shapes"]
+    state = fresh(
+        dataclasses.replace(experiment, train=here),
+        tuple(shapes["in_shape"]),
+        shapes["classes"],
+    )
+    state.restore(out / "checkpoint.pt")
+    return Run(
+        out=out,
+        experiment=experiment,
+        members=[member.eval() for member in state.members],
+        history=pd.DataFrame(state.history),
+        sam_masks=state.sam_masks,
+        scores=state.scores,
+        metrics=results.load_metrics(out),
+    )
