@@ -1,0 +1,351 @@
+"""Figures: each function takes a table or tensors and returns a plotly `Figure`.
+
+Colours are Okabe and Ito's, safe for colour-blind readers; marker shapes and dashes
+say the same again. Each figure carries a text alternative in `layout.meta`.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image
+from plotly.subplots import make_subplots
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#444444",
+)
+SHAPES = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+
+_AXIS = dict(
+    showgrid=True,
+    gridcolor="#e5e5e5",
+    linecolor="#666",
+    showline=True,
+    zeroline=False,
+    ticks="outside",
+    automargin=True,
+)
+TEMPLATE = go.layout.Template(  # plotly's own would add 7 kB to every figure
+    layout=dict(
+        colorway=COLOURS,
+        font=dict(family="sans-serif", size=13, color="#222"),
+        title=dict(x=0.02, xanchor="left", font=dict(size=15)),
+        plot_bgcolor="white",
+        paper_bgcolor="white",
+        margin=dict(l=60, r=20, t=60, b=50),
+        xaxis=_AXIS,
+        yaxis=_AXIS,
+        legend=dict(bgcolor="rgba(255,255,255,0.7)"),
+        hovermode="closest",
+    )
+)
+
+
+def _figure(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figure:
+    """An empty figure in the course's style; `alt` says what it shows in words."""
+    figure = go.Figure(layout=dict(template=TEMPLATE, width=700, height=400))
+    figure.update_layout(title_text=title, meta={"alt": alt}, **layout)
+    figure.update_xaxes(title_text=x)
+    figure.update_yaxes(title_text=y)
+    return figure
+
+
+def _style(i: int) -> dict:
+    """Colour, marker shape and dash of the i-th series."""
+    k = i % len(COLOURS)
+    return dict(
+        line=dict(color=COLOURS[k], dash=DASHES[k]),
+        marker=dict(color=COLOURS[k], symbol=SHAPES[k], size=9),
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def lines(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    title: str,
+    x_title: str,
+    y_title: str,
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+) -> go.Figure:
+    """One line a series, with a shaded band where `bands` gives (low, high).
+
+    Args:
+        x: positions, shared by all series.
+        series: values by name.
+        title: what the figure shows.
+        x_title: name and unit of x.
+        y_title: name and unit of the values.
+        bands: low and high by the same names, drawn as intervals.
+    """
+    ends = ", ".join(
+        f"{name} from {_number(y[0])} to {_number(y[-1])}" for name, y in series.items()
+    )
+    alt = f"{title}. {y_title} against {x_title}: {ends}."
+    figure = _figure(title, alt, x_title, y_title)
+    for i, (name, y) in enumerate(series.items()):
+        style = _style(i)
+        if bands and name in bands:
+            low, high = bands[name]
+            figure.add_scatter(
+                x=[*x, *reversed(x)],
+                y=[*high, *reversed(low)],
+                fill="toself",
+                fillcolor=style["line"]["color"],
+                opacity=0.15,
+                line=dict(width=0),
+                hoverinfo="skip",
+                showlegend=False,
+                mode="lines",
+            )
+        figure.add_scatter(
+            x=list(x), y=list(y), name=name, mode="lines+markers", **style
+        )
+    return figure
+
+
+def intervals(
+    frame: pd.DataFrame, title: str, value_title: str, points: str | None = None
+) -> go.Figure:
+    """Means with 95 % intervals, one row a method; single runs as small dots.
+
+    Args:
+        frame: columns `method`, `mean`, `low`, `high`, in the order to show.
+        title: what the figure shows.
+        value_title: name and unit of the values.
+        points: name of a column with each method's list of single values, or None.
+    """
+    rows = frame.to_dict("records")
+    words = "; ".join(
+        f"{r['method']} {_number(r['mean'])} "
+        f"[{_number(r['low'])}, {_number(r['high'])}]"
+        for r in rows
+    )
+    alt = f"{title}. {value_title}, mean and 95 % interval: {words}."
+    figure = _figure(title, alt, value_title, height=120 + 45 * len(rows))
+    for i, row in enumerate(rows):
+        style = _style(i)
+        if points:
+            values = row[points]
+            figure.add_scatter(
+                x=values,
+                y=[row["method"]] * len(values),
+                mode="markers",
+                marker=dict(color=style["marker"]["color"], size=5, opacity=0.4),
+                showlegend=False,
+                hoverinfo="x",
+            )
+        figure.add_scatter(
+            x=[row["mean"]],
+            y=[row["method"]],
+            error_x=dict(
+                type="data",
+                symmetric=False,
+                array=[row["high"] - row["mean"]],
+                arrayminus=[row["mean"] - row["low"]],
+            ),
+            mode="markers",
+            marker={**style["marker"], "size": 11},
+            showlegend=False,
+            name=row["method"],
+        )
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def scatter(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    group: str,
+    title: str,
+    x_title: str,
+    y_title: str,
+    connect: Sequence[str] = (),
+) -> go.Figure:
+    """One point a run and a large mean point with 95 % bars for each group.
+
+    Args:
+        frame: one row a run.
+        x: column for the horizontal axis.
+        y: column for the vertical axis.
+        group: column whose values name the groups.
+        title: what the figure shows.
+        x_title: name and unit of x.
+        y_title: name and unit of y.
+        connect: groups whose means are joined by a line, in this order.
+    """
+    means = frame.groupby(group, sort=False)[[x, y]].mean()
+    words = "; ".join(
+        f"{name} at ({_number(m[x])}, {_number(m[y])})" for name, m in means.iterrows()
+    )
+    alt = f"{title}. {y_title} against {x_title}, means: {words}."
+    figure = _figure(title, alt, x_title, y_title, height=450)
+    if connect:
+        path = means.loc[list(connect)]
+        figure.add_scatter(
+            x=path[x],
+            y=path[y],
+            mode="lines",
+            line=dict(color="#999", width=1, dash="dot"),
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    for i, (name, part) in enumerate(frame.groupby(group, sort=False)):
+        style = _style(i)
+        figure.add_scatter(
+            x=part[x],
+            y=part[y],
+            mode="markers",
+            marker={**style["marker"], "size": 5, "opacity": 0.35},
+            showlegend=False,
+            hoverinfo="skip",
+        )
+        figure.add_scatter(
+            x=[part[x].mean()],
+            y=[part[y].mean()],
+            error_x=_bar(part[x]),
+            error_y=_bar(part[y]),
+            mode="markers",
+            marker={**style["marker"], "size": 12},
+            name=str(name),
+        )
+    return figure
+
+
+def _bar(values: pd.Series) -> dict:
+    """Half of the 95 % t-interval, as an error bar."""
+    from scipy.stats import t
+
+    n = len(values)
+    half = t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 1 else 0.0
+    return dict(type="data", array=[half], thickness=1, width=3)
+
+
+def reliability(
+    confidence: Sequence[float],
+    accuracy: Sequence[float],
+    count: Sequence[int],
+    title: str,
+) -> go.Figure:
+    """Accuracy against confidence, bin by bin; the diagonal is perfect calibration.
+
+    Args:
+        confidence: mean top probability of each bin.
+        accuracy: share of right answers in each bin.
+        count: samples in each bin; empty bins are left out.
+        title: what the figure shows.
+    """
+    kept = [i for i, n in enumerate(count) if n]
+    x = [float(confidence[i]) for i in kept]
+    y = [float(accuracy[i]) for i in kept]
+    size = [int(count[i]) for i in kept]
+    over = sum(n for n, c, a in zip(size, x, y, strict=True) if c > a) / sum(size)
+    alt = (
+        f"{title}. Accuracy against confidence; {over:.0%} of the samples lie in bins "
+        "whose confidence exceeds their accuracy."
+    )
+    figure = _figure(title, alt, "confidence (top probability)", "accuracy")
+    figure.add_scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line=dict(color="#999", dash="dot"),
+        name="perfect",
+    )
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines+markers",
+        name="bins",
+        line=dict(color=COLOURS[0]),
+        marker=dict(
+            color=COLOURS[0], size=[6 + 24 * (n / max(size)) ** 0.5 for n in size]
+        ),
+        text=[f"{n} samples" for n in size],
+    )
+    figure.update_xaxes(range=[0, 1.02])
+    figure.update_yaxes(range=[0, 1.02])
+    return figure
+
+
+def matrix(
+    values: Sequence[Sequence[float]], names: Sequence[str], title: str, unit: str
+) -> go.Figure:
+    """A square table of numbers as colours, the numbers written in the cells.
+
+    Args:
+        values: one row a name.
+        names: what rows and columns stand for.
+        title: what the figure shows.
+        unit: what the numbers are.
+    """
+    z = np.asarray(values, dtype=float)
+    alt = f"{title}. {unit} between {_number(z.min())} and {_number(z.max())}."
+    figure = _figure(title, alt, height=420, width=480)
+    figure.add_heatmap(
+        z=z.round(4),
+        x=list(names),
+        y=list(names),
+        texttemplate="%{z:.3f}",
+        colorscale="Cividis",
+        colorbar=dict(title=unit),
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def gallery(
+    images: np.ndarray, captions: Sequence[str], title: str, columns: int = 8
+) -> go.Figure:
+    """Small images in a grid, each with a caption above.
+
+    Args:
+        images: uint8 (n, C, H, W), C = 1 or 3.
+        captions: n short texts.
+        title: what the figure shows.
+        columns: images in a row.
+    """
+    rows = -(-len(images) // columns)
+    figure = make_subplots(
+        rows,
+        columns,
+        subplot_titles=list(captions),
+        horizontal_spacing=0.01,
+        vertical_spacing=0.28 / rows,
+    )
+    for i, image in enumerate(np.asarray(images)):
+        pixels = image.transpose(1, 2, 0)
+        pixels = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "png")
+        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        row, column = divmod(i, columns)
+        figure.add_trace(
+            go.Image(source=source, hoverinfo="skip"), row=row + 1, col=column + 1
+        )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.update_annotations(font_size=10)
+    figure.update_layout(
+        template=TEMPLATE,
+        title_text=title,
+        width=760,
+        height=80 + 115 * rows,
+        margin=dict(l=10, r=10, t=75, b=10),
+        meta={"alt": f"{title}. {len(images)} images: {', '.join(captions)}."},
+    )
+    return figure

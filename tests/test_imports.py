@@ -1,0 +1,84 @@
+"""Imports point one way, so that each file can be read after those before it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "sbtutor"
+
+# A module may import only what stands before it ...
+ORDER = [
+    "config",
+    "files",
+    "progress",
+    "corruptions",
+    "metrics",
+    "diversity",
+    "plots",
+    "data",
+    "models",
+    "perturb",
+    "gradient",
+    "sharpness",
+    "sharpbalance",
+    "predict",
+    "results",
+    "stack",
+    "state",
+    "batches",
+    "epochs",
+    "evaluate",
+    "train",
+    "session",
+    "widgets",
+    "check",
+    "lessons",
+    "book",
+    "course",
+]
+
+# ... and these import nothing of ours.
+ALONE = {"metrics", "diversity", "sharpbalance", "theory", "plots"}
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem[0] != "_")
+
+
+def ours(source: str) -> set[str]:
+    """The modules of the package that a source imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = "sbtutor" if node.level else node.module or ""
+            below = f".{node.module}" if node.level and node.module else ""
+            names = [f"{parent}{below}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        parts = [name.split(".") for name in names]
+        found |= {part[1] for part in parts if part[0] == "sbtutor" and part[1:]}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import numpy as np", set()),
+        ("import sbtutor.data", {"data"}),
+        ("from sbtutor import data, train", {"data", "train"}),
+        ("from sbtutor.data import load", {"data"}),
+        ("from .data import load", {"data"}),
+        ("def f():\n    from . import data", {"data"}),
+    ],
+)
+def test_ours_finds_each_way_to_import(source, expected):
+    assert ours(source) == expected
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_left(module):
+    assert module in ORDER, f"give {module} its place in ORDER"
+    before = set() if module in ALONE else set(ORDER[: ORDER.index(module)])
+    imported = ours((PACKAGE / f"{module}.py").read_text())
+    assert imported <= before, f"{module} may not import {sorted(imported - before)}"
