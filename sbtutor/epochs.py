@@ -38,7 +38,7 @@ def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(stream(config.seed, epoch, "dropout").initial_seed())
         for batch in batches.epoch(epoch):
-            losses = _step(state, batch, masks, config)
+            losses = train_step(state, batch, masks, config)
             _check_finite(losses, epoch, steps, lr)
             sums, steps = sums + losses, steps + 1
     for m, loss in enumerate((sums / steps).tolist()):
@@ -47,10 +47,13 @@ def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
     state.epoch += 1
 
 
-def _step(
+def train_step(
     state: State, batch: Batch, masks: Tensor, config: TrainConfig
 ) -> Float[Tensor, " M"]:
-    """One step of all members; each one's gradient goes into its slice."""
+    """One step of all members: each one's gradient goes into its slice.
+
+    Returns the members' losses before the step.
+    """
     losses = []
     for m, member in enumerate(state.members):
         with torch.autocast(batch.images.device.type, torch.bfloat16, config.bf16):

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
+from torch import Tensor
 
 COLOURS = (
     "#0072B2",
@@ -74,12 +75,12 @@ def _number(value: float) -> str:
 
 
 def lines(
-    x: Sequence[float],
-    series: Mapping[str, Sequence[float]],
+    x: Sequence,
+    series: Mapping[str, Sequence],
     title: str,
     x_title: str,
     y_title: str,
-    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    bands: Mapping[str, tuple[Sequence, Sequence]] | None = None,
 ) -> go.Figure:
     """One line a series, with a shaded band where `bands` gives (low, high).
 
@@ -236,9 +237,9 @@ def _bar(values: pd.Series) -> dict:
 
 
 def reliability(
-    confidence: Sequence[float],
-    accuracy: Sequence[float],
-    count: Sequence[int],
+    confidence: Sequence | np.ndarray | Tensor,
+    accuracy: Sequence | np.ndarray | Tensor,
+    count: Sequence | np.ndarray | Tensor,
     title: str,
 ) -> go.Figure:
     """Accuracy against confidence, bin by bin; the diagonal is perfect calibration.
@@ -283,7 +284,7 @@ def reliability(
 
 
 def matrix(
-    values: Sequence[Sequence[float]], names: Sequence[str], title: str, unit: str
+    values: Sequence | np.ndarray, names: Sequence[str], title: str, unit: str
 ) -> go.Figure:
     """A square table of numbers as colours, the numbers written in the cells.
 

@@ -1,0 +1,255 @@
+# %% [markdown]
+# # What do several networks know that one does not, and what does flatness cost them?
+#
+# **Minutes:** read 8, do 4, compute 1
+
+# %% [markdown]
+# ## Objectives
+#
+# After this lesson you can
+#
+# - check that your set-up works;
+# - say what a *deep ensemble* is, and measure what it gains;
+# - say what *sharpness* and *diversity* are, and why SAM trades one for the other;
+# - say what SharpBalance does about it;
+# - find your way through the rest of the course.
+#
+# You need: Python, and the idea of training a classifier by gradient descent.
+
+# %% tags=["parameters"]
+import os
+
+preset: str = os.environ.get("SBTUTOR_PRESET", "class")  # smoke | class | paper
+seed: int = 0  # seed of the first member
+
+# %%
+from sbtutor import session
+
+lesson = session.start("00", preset, seed)
+
+# %% [markdown]
+# If the line above names a device, a preset and a seed, your set-up works.
+#
+# The preset says how large everything is. `smoke` takes seconds and only shows that the
+# code runs. `class` is made for a laptop: real images, small networks. `paper` holds
+# the settings of the published experiments, and wants a GPU.
+#
+# ## The images
+#
+# In `class` these are 10,000 pictures of clothes from Fashion-MNIST (Xiao et al. 2017),
+# which come with the package. There are 5,000 to train on, 1,000 to choose settings
+# with, and 4,000 to test.
+
+# %%
+from sbtutor import data, plots
+
+splits = data.load(lesson.base.data)
+few = data.subset(splits.test, 16, seed=1)
+names = [splits.test.classes[k] for k in few.labels]
+plots.gallery(few.images.numpy(), names, "Sixteen test images and their classes")
+
+# %% [markdown]
+# ## Three networks that differ by chance
+#
+# A **deep ensemble** is the simplest of all ensembles. Train the same network several
+# times, from different random weights and with the data in a different order. Then
+# average what the members say.
+#
+# Write $p_m(c \mid x)$ for the probability that member $m$ gives to class $c$ for image
+# $x$. With $M$ members the ensemble's probability is their mean:
+#
+# $$\bar p(c \mid x) = \frac{1}{M} \sum_{m=1}^{M} p_m(c \mid x).$$
+#
+# Its answer is the class with the largest $\bar p$.
+
+# %% [markdown]
+# ## Predict first
+#
+# One member gets roughly 84 of 100 test images right. How many more will the mean of
+# three get right? Write your guess before you run the next cells.
+
+# %%
+my_guess = 3.0  # percentage points; change me
+
+# %%
+deep = lesson.fit(method="sgd")
+gain = 100 * (deep.metrics["test_accuracy"] - deep.metrics["test_member_accuracy"])
+print(f"your guess: {my_guess:+.1f} points, measured: {gain:+.1f} points")
+
+# %% [markdown]
+# The gain comes from images on which the members *disagree*. If they all made the same
+# mistakes, the mean would make them too. So two things make a good ensemble: good
+# members, and members that err on different images.
+#
+# We measure the second by the **disagreement-error ratio** (DER): how often two members
+# give different answers, divided by how often one is wrong.
+# 0 means that they never differ. Two members that err independently come near 2.
+
+# %%
+print(f"DER of the deep ensemble: {deep.metrics['test_der']:.2f}")
+
+# %% [markdown]
+# ## Flat minima
+#
+# Think of the loss as a landscape over the weights. Some minima are wide valleys,
+# others are narrow. In a narrow one, a small change of the weights raises the loss
+# a lot: it is **sharp**. Flat minima tend to do better on new images.
+#
+# **Sharpness-aware minimisation** (SAM, Foret et al. 2021) looks for flat ones. In each
+# step it first goes a distance $\rho$ (rho) *uphill*, takes the gradient there, and uses
+# that gradient for the step from where it was.
+#
+# So the same three networks once more, trained with SAM:
+
+# %%
+sam = lesson.fit(method="sam")
+for name, run in (("deep ensemble", deep), ("SAM ensemble", sam)):
+    m = run.metrics
+    print(f"{name}: trace of the Hessian {m['hessian_trace']:.0f}", end=", ")
+    print(f"DER {m['test_der']:.2f}")
+
+# %% [markdown]
+# The trace of the Hessian adds up the curvatures of the loss in all directions, so it
+# says how sharp the minimum is. SAM makes it smaller. But DER falls as well: the members
+# have become more alike. This is the **sharpness-diversity trade-off**
+# (Lu et al. 2024).
+#
+# ## Keeping both
+#
+# **SharpBalance** (Lu et al. 2024) starts as SAM. Half-way it asks each member which
+# training images are sharpest for it. From then on, each member uses SAM only on the
+# images that the *other* members call sharp, and plain gradient steps on the rest.
+# The members are pushed towards flatness on different images.
+
+# %%
+balanced = lesson.fit(method="sharpbalance")
+shares = ", ".join(f"{share:.0%}" for share in balanced.sam_masks.float().mean(1))
+print(f"share of the training images on which each member uses SAM: {shares}")
+
+# %% [markdown]
+# ## The whole story in one table
+
+# %%
+import pandas as pd
+
+runs = {"deep ensemble": deep, "SAM": sam, "SharpBalance": balanced}
+shown = {
+    "test_member_accuracy": "member accuracy",
+    "test_accuracy": "ensemble accuracy",
+    "test_der": "DER",
+    "hessian_trace": "Hessian trace",
+    "shift_member_accuracy": "member accuracy, shifted",
+    "shift_accuracy": "ensemble accuracy, shifted",
+}
+table = pd.DataFrame({name: run.metrics for name, run in runs.items()}).T
+table[list(shown)].rename(columns=shown).round(3)
+
+# %% [markdown]
+# "Shifted" means: the same test images after noise, blur, loss of contrast or coarse
+# pixels, averaged over 15 such changes. It shows how the networks fare when the world
+# is not quite like the training data.
+#
+# **One run proves little.** Another seed gives other numbers. So the course repeats
+# its experiments over eight ensembles with fresh seeds, and shows means with 95 % intervals.
+# Here are those for the two numbers that the trade-off is about. They were
+# computed beforehand; the command that recomputes them is
+# `python notebooks/results/recompute.py fashion`.
+
+# %%
+from sbtutor import results
+
+many = results.committed("results/fashion")
+kept = many[many["label"].isin(["DE", "SAM 0.1", "SharpBalance 0.1"])]
+plots.scatter(
+    kept,
+    x="hessian_trace",
+    y="test_der",
+    group="label",
+    title="Sharpness and diversity, eight ensembles each (fashion-mini)",
+    x_title="Hessian trace (sharper to the right)",
+    y_title="DER (more diverse upwards)",
+)
+
+# %% [markdown]
+# Small dots are single ensembles. Large marks are their means. The bars are 95 %
+# intervals.
+#
+# ## Explore
+#
+# Choose what to compare. Which numbers fall with SAM, and which rise?
+
+# %%
+import ipywidgets
+
+from sbtutor import widgets
+
+FAMILIES = {"test": "test", "shifted test": "shift"}
+
+
+def compare(images: str, quantity: str):
+    """One quantity for the three methods, with intervals."""
+    column = f"{FAMILIES[images]}_{quantity}"
+    title = f"{quantity} on {images} images (fashion-mini, eight ensembles)"
+    return plots.intervals(results.by_label(kept, column), title, quantity)
+
+
+images = ipywidgets.Dropdown(options=list(FAMILIES))
+quantity = ipywidgets.Dropdown(options=["accuracy", "member_accuracy", "der", "nll"])
+widgets.explore(compare, images=images, quantity=quantity)
+
+# %% tags=["nbval-check-output"]
+quantity.value = "der"
+title = compare(images.value, quantity.value).layout.title.text
+assert title.startswith("der on test images")
+print(title)
+
+# %% [markdown]
+# ## What we saw
+#
+# | idea | here | in the paper (CIFAR-10, ResNet-18) |
+# |---|---|---|
+# | an ensemble beats its members | yes | 94.74 % to 95.58 % |
+# | SAM lowers sharpness and diversity | yes, both | yes, both |
+# | SAM makes better members | under shift, not on clean images | yes |
+# | SharpBalance keeps more diversity at the same sharpness | lesson 09 | yes |
+#
+# That a small network on small images does not gain clean accuracy from SAM
+# is no accident: it cannot even fit all its training data, and SAM makes that harder.
+# Lessons 07 and 09 look closer, with more seeds, more methods and a second data set.
+
+# %% [markdown]
+# ## Common mistakes
+#
+# - **The same seed for all members.** Then there is one network, three times.
+# - **Averaging logits instead of probabilities.** That is another ensemble; lesson 01
+#   compares them.
+# - **Believing one run.** Differences between methods are often smaller than
+#   differences between seeds.
+#
+# ## A map of the course
+#
+# | lesson | question | state |
+# |---|---|---|
+# | 00 | What does the whole story look like in one minute? | you are here |
+# | 01 | [Why does averaging a few networks help?](01_deep_ensembles.ipynb) | ready |
+# | 02 | Why does random initialisation beat subspace sampling? | to come |
+# | 03 | Does mixing hyperparameters add diversity? | to come |
+# | 04 | Can an ensemble cost little more than one network? | to come |
+# | 05 | Stay in the pre-train basin or leave it? | to come |
+# | 06 | What is sharpness, and do its measures agree? | to come |
+# | 07 | [Does SAM buy flatness with diversity?](07_tradeoff.ipynb) | ready |
+# | 08 | What does a linear model prove about it? | to come |
+# | 09 | [Can we keep both? SharpBalance and its controls](09_sharpbalance.ipynb) | ready |
+# | 10 | From this laptop to the papers' experiments | to come |
+#
+# ## References
+#
+# - Lu, Liu, Zhou, et al. (2024). *Sharpness-diversity tradeoff: improving flat ensembles
+#   with SharpBalance.* NeurIPS. arXiv 2407.12996.
+# - Lakshminarayanan, Pritzel, Blundell (2017). *Simple and scalable predictive
+#   uncertainty estimation using deep ensembles.* NeurIPS. arXiv 1612.01474.
+# - Foret, Kleiner, Mobahi, Neyshabur (2021). *Sharpness-aware minimization for
+#   efficiently improving generalization.* ICLR. arXiv 2010.01412.
+# - Theisen, Kim, Yang, Hodgkinson, Mahoney (2023). *When are ensembles really
+#   effective?* NeurIPS. arXiv 2305.12313.
+# - Xiao, Rasul, Vollgraf (2017). *Fashion-MNIST.* arXiv 1708.07747.

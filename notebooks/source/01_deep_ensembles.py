@@ -1,0 +1,348 @@
+# %% [markdown]
+# # Why does averaging a few networks help, and how do we measure help?
+#
+# **Minutes:** read 15, do 15, compute 1
+
+# %% [markdown]
+# ## Objectives
+#
+# After this lesson you can
+#
+# - compute an ensemble's prediction, and say how averaging logits differs;
+# - measure it by accuracy, NLL, Brier score and ECE, and say what each one sees;
+# - derive why the mean can never have a worse Brier score than the average member;
+# - read a calibration plot;
+# - say what changes when the test images are shifted.
+#
+# You need: lesson 00.
+
+# %% tags=["parameters"]
+import os
+
+preset: str = os.environ.get("SBTUTOR_PRESET", "class")  # smoke | class | paper
+seed: int = 0  # seed of the first member
+members: int = 5  # M, the size of the ensemble
+
+# %%
+from sbtutor import session
+
+lesson = session.start("01", preset, seed)
+
+# %% [markdown]
+# ## Members
+#
+# We train $M$ networks. They share the architecture, the data and all settings. They
+# differ in their first weights and in the order in which they see the data.
+
+# %%
+run = lesson.fit(method="sgd", members=members)
+print(f"{members} members, trained in {run.history['epoch'].max() + 1} epochs")
+
+# %% [markdown]
+# All that follows needs only the members' **logits**: for each member, image and
+# class, the number that the network gives before softmax. Keep the axes in mind:
+# $M$ members, $N$ images, $C$ classes, in this order.
+
+# %%
+from sbtutor import data
+from sbtutor.predict import predict
+
+splits = data.load(lesson.base.data)
+predictions = predict(run.members, splits.test)
+logits, labels = predictions.logits, predictions.labels
+print("logits (M, N, C):", tuple(logits.shape), " labels (N,):", tuple(labels.shape))
+
+# %% [markdown]
+# ## From logits to an ensemble
+#
+# Softmax turns the logits $z_m(x)$ of one member into probabilities, $p_m(c \mid x) =
+# e^{z_{m,c}(x)} / \sum_k e^{z_{m,k}(x)}$. The ensemble is their mean:
+#
+# $$\bar p(c \mid x) = \frac{1}{M} \sum_{m=1}^{M} p_m(c \mid x).$$
+#
+# Here it is in two lines, beside the package's own function.
+
+# %%
+import torch
+
+from sbtutor import metrics
+
+member_probs = logits.softmax(dim=-1)  # (M, N, C)
+mean_probs = member_probs.mean(dim=0)  # (N, C)
+assert torch.allclose(mean_probs, metrics.ensemble_probs(logits), atol=1e-6)
+
+# %% [markdown]
+# ## Four ways to be good
+#
+# Let $y_n$ be the true class of image $n$, and $\bar p_n$ the predicted probabilities.
+#
+# | measure | formula | what it sees |
+# |---|---|---|
+# | accuracy | share of images with $\arg\max_c \bar p_{n,c} = y_n$ | the answer only |
+# | NLL | $-\frac1N \sum_n \log \bar p_{n, y_n}$ | the probability of the truth; punishes being sure and wrong without limit |
+# | Brier score | $\frac1N \sum_n \sum_c (\bar p_{n,c} - t_{n,c})^2$ | distance to the truth $t_n$ (1 for the true class, else 0); between 0 and 2 |
+# | ECE | mean gap between confidence and accuracy, over 15 bins of confidence | whether 80 % sure means 80 % right |
+#
+# NLL is the *negative log-likelihood*, in nats. ECE is the *expected calibration error*.
+# Lower is better for all but accuracy.
+
+# %% [markdown]
+# ## Predict first
+#
+# Compare the ensemble with its average member. Which of the four will improve?
+
+# %%
+my_guess = {"accuracy", "nll", "brier", "ece"}  # keep those that you expect to improve
+
+# %%
+import pandas as pd
+
+NAMES = ("accuracy", "nll", "brier", "ece")
+single = {k: run.metrics[f"test_member_{k}"] for k in NAMES}
+whole = {k: run.metrics[f"test_{k}"] for k in NAMES}
+pd.DataFrame({"mean member": single, "ensemble": whole}).round(4)
+
+# %%
+improved = {k for k in NAMES if (whole[k] > single[k]) == (k == "accuracy")}
+print("improved:", ", ".join(sorted(improved)))
+print("your guess was", "right" if my_guess == improved else "different")
+
+# %% [markdown]
+# Accuracy, NLL and Brier score improve. ECE may go either way: averaging makes the
+# probabilities milder, which helps members that are too sure, and hurts members that
+# were well calibrated already.
+#
+# ## Why the mean cannot lose
+#
+# For the Brier score there is an exact account. Let $t$ be the truth of one image, as
+# a vector. Then
+#
+# $$\frac1M \sum_m \|p_m - t\|^2 \;=\; \|\bar p - t\|^2 \;+\; \frac1M \sum_m \|p_m - \bar p\|^2 .$$
+#
+# To see why, write $p_m - t = (p_m - \bar p) + (\bar p - t)$ and multiply out. The mixed
+# term is $2\,(\bar p - t) \cdot \frac1M \sum_m (p_m - \bar p)$, and that sum is zero.
+#
+# On the left is the average member's score, on the right the ensemble's score plus the
+# **ambiguity**, the members' variance around their mean. So
+#
+# - the ensemble is never worse than the average member;
+# - it gains exactly as much as the members differ.
+#
+# Diversity is not a nice extra. It *is* the gain.
+
+# %%
+truth = torch.nn.functional.one_hot(labels, logits.shape[-1])
+average_member = (member_probs - truth).square().sum(-1).mean()
+ensemble = (mean_probs - truth).square().sum(-1).mean()
+ambiguity = (member_probs - mean_probs).square().sum(-1).mean()
+print(f"average member {average_member:.5f} = {ensemble:.5f} + {ambiguity:.5f}")
+assert torch.isclose(average_member, ensemble + ambiguity)
+
+# %% [markdown]
+# For NLL, Jensen's inequality gives the same order, since $-\log$ is convex:
+# $-\log \bar p_y \le \frac1M \sum_m -\log p_{m,y}$. For accuracy there is no such
+# theorem: an ensemble *can* be worse than its members.
+#
+# ## More members
+#
+# How does the gain grow with the number of members? With $M$ members there are many
+# ensembles of each size. We take all of them, and average.
+
+# %%
+from itertools import combinations
+
+
+def size_curve(logits, labels, measure):
+    """Mean of a measure over all ensembles of each size."""
+    chosen = range(1, len(logits) + 1)
+    return [
+        sum(
+            float(measure(metrics.ensemble_probs(logits[list(part)]), labels))
+            for part in combinations(range(len(logits)), size)
+        )
+        / len(list(combinations(range(len(logits)), size)))
+        for size in chosen
+    ]
+
+
+curve = size_curve(logits, labels, metrics.nll)
+print("NLL by size:", ", ".join(f"{value:.3f}" for value in curve))
+
+# %% [markdown]
+# One set of members gives one curve. The next figure shows the mean of eight such
+# sets, trained beforehand with fresh seeds, and its 95 % interval (command:
+# `python notebooks/results/recompute.py size`).
+
+# %%
+from sbtutor import plots, results
+
+sizes = results.committed("results/size")
+
+
+def plot_sizes(images: str, quantity: str):
+    """Mean and 95 % interval over eight sets of members, by ensemble size."""
+    rows = sizes[sizes["images"] == images].groupby("size")[quantity]
+    stats = [results.interval(values) for _, values in rows]
+    middle = {quantity: [s.mean for s in stats]}
+    bands = {quantity: ([s.low for s in stats], [s.high for s in stats])}
+    title = f"{quantity} by ensemble size, {images} images (fashion-mini)"
+    ends = list(rows.groups)
+    return plots.lines(ends, middle, title, "members", quantity, bands)
+
+
+plot_sizes("test", "nll")
+
+# %% [markdown]
+# The second member brings the most. Each further one brings less: the ambiguity of $M$
+# members grows like $1 - 1/M$.
+#
+# ## Explore
+#
+# Look at the other measures, and at the shifted images.
+
+# %%
+import ipywidgets
+
+from sbtutor import widgets
+
+images = ipywidgets.Dropdown(options=["test", "shifted"])
+quantity = ipywidgets.Dropdown(options=list(NAMES), value="brier")
+widgets.explore(plot_sizes, images=images, quantity=quantity)
+
+# %% tags=["nbval-check-output"]
+images.value = "shifted"
+figure = plot_sizes(images.value, quantity.value)
+assert list(figure.data[-1].x) == sorted(sizes["size"].unique())
+print(figure.layout.title.text)
+
+# %% [markdown]
+# ## Probabilities or logits?
+#
+# One could also average the logits, and apply softmax afterwards. That is a *geometric*
+# mean of the probabilities, rescaled. A member that is sure of "no" can then veto a
+# class. All four papers of this course average probabilities, and so do we.
+
+# %%
+rows = {}
+for average in ("probs", "logits"):
+    probs = metrics.ensemble_probs(logits, average=average)
+    rows[average] = {k: float(getattr(metrics, k)(probs, labels)) for k in NAMES}
+pd.DataFrame(rows).T.rename_axis("mean of").round(4)
+
+# %% [markdown]
+# ## Is 80 % sure really 80 % right?
+#
+# Put the images into bins by the ensemble's *confidence*, its largest probability. In
+# each bin compare the mean confidence with the share of right answers. On the diagonal
+# they agree. Below it the ensemble is too sure of itself, above it too modest.
+
+# %%
+bins = metrics.reliability(mean_probs, labels)
+plots.reliability(
+    bins.confidence,
+    bins.accuracy,
+    bins.count,
+    "Calibration of the ensemble, test images",
+)
+
+# %% [markdown]
+# ## When the world shifts
+#
+# Test images come from the same source as the training images. Real ones seldom do. So
+# we disturb them: here with noise, at five severities. We compare the average member
+# with the ensemble.
+
+# %%
+from sbtutor import corruptions
+from sbtutor.evaluate import predictions_row
+
+few = data.subset(splits.test, min(1000, len(splits.test.labels)), seed=0)
+shifted = []
+for severity in range(1, 6):
+    noisy = corruptions.corrupt(few.images, "gaussian_noise", severity)
+    seen = predict(run.members, data.Split(noisy, few.labels, few.classes))
+    shifted.append(predictions_row(seen))
+shifted = pd.DataFrame(shifted, index=range(1, 6))
+
+# %%
+series = {
+    "average member": shifted["member_accuracy"].tolist(),
+    "ensemble": shifted["accuracy"].tolist(),
+}
+title = f"Accuracy under Gaussian noise (one run, seed {seed})"
+plots.lines(shifted.index.tolist(), series, title, "severity", "accuracy")
+
+# %% [markdown]
+# The ensemble stays ahead of its members at every severity in our runs, but it falls
+# with them. It is a better witness than each member; it is not a cure.
+#
+# Its confidence falls too slowly. That is why ECE grows under shift:
+
+# %%
+shifted[["member_ece", "ece", "member_nll", "nll"]].round(3)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1. The ensemble's probabilities** (easy, 5 minutes). Write the function without
+# looking back. `check` tells you what is wrong.
+
+# %%
+from sbtutor import check
+
+
+def my_ensemble_probs(logits):
+    """Logits (M, N, C) to the ensemble's probabilities (N, C)."""
+    ...
+
+
+check.ensemble_probs(my_ensemble_probs)
+# %% [markdown]
+# <details><summary>Hint 1</summary>Which axis holds the members, which the classes?</details>
+# <details><summary>Hint 2</summary>First softmax over the classes, then a mean over the members.</details>
+# <details><summary>Solution</summary><pre>return logits.softmax(dim=-1).mean(dim=0)</pre></details>
+#
+# **2. A vote** (medium, 10 minutes). Let each member vote for its favourite class, and
+# let the majority win. Compare with $\bar p$: `eir_vote` and `eir_probs` below say which
+# share of the member error each one removes. When can a vote be worse?
+
+# %%
+from sbtutor import diversity
+
+eir_vote = diversity.ensemble_improvement_rate(logits, labels, by="vote")
+eir_probs = diversity.ensemble_improvement_rate(logits, labels, by="probs")
+print(f"error removed by voting: {eir_vote:.1%}, by averaging: {eir_probs:.1%}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>A vote throws away how sure each member is. Two members
+# that lean weakly to a wrong class outvote one that is sure of the right one.</details>
+#
+# ## What we saw
+#
+# | claim | source | here |
+# |---|---|---|
+# | ensembles improve accuracy and NLL | Fort et al. 2019; Wenzel et al. 2020 | shown, eight sets of members |
+# | the gain shrinks with each member | Fort et al. 2019, figure 6 | shown |
+# | the ensemble is better than a member under shift too | Fort et al. 2019 | shown for five corruptions |
+# | ensembles are better calibrated | Wenzel et al. 2020, table 2 (ECE .062 to .022) | see the figure for `ece`; small networks are well calibrated alone |
+#
+# ## Common mistakes
+#
+# - **Softmax over the wrong axis.** The result still sums to one somewhere. Keep the
+#   order members, images, classes.
+# - **Calling subsets of one set of members independent.** They share members. The band
+#   in our figure is over eight separate sets.
+# - **Reading ECE alone.** A network that always gives the class frequencies has ECE
+#   near 0 and is useless.
+# - **Choosing the best member on the test set** and calling that the single network.
+#
+# ## References
+#
+# - Fort, Hu, Lakshminarayanan (2019). *Deep ensembles: a loss landscape perspective.*
+#   arXiv 1912.02757.
+# - Wenzel, Snoek, Tran, Jenatton (2020). *Hyperparameter ensembles for robustness and
+#   uncertainty quantification.* NeurIPS. arXiv 2006.13570.
+# - Krogh, Vedelsby (1994). *Neural network ensembles, cross validation, and active
+#   learning.* NIPS. (The ambiguity identity.)
+# - Guo, Pleiss, Sun, Weinberger (2017). *On calibration of modern neural networks.*
+#   ICML. arXiv 1706.04599.

@@ -1,0 +1,80 @@
+"""Figures show the numbers they are given, and say them in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sbtutor import plots, results
+
+RUNS = pd.DataFrame(
+    {
+        "label": ["a", "a", "a", "b", "b", "b"],
+        "x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        "y": [0.1, 0.2, 0.3, 0.6, 0.5, 0.4],
+    }
+)
+
+
+def alt(figure):
+    return figure.layout.meta["alt"]
+
+
+def test_lines_draw_each_series_and_its_band():
+    figure = plots.lines(
+        [1, 2], {"up": [3.0, 4.0]}, "T", "x", "y", {"up": ([2.0, 3.0], [4.0, 5.0])}
+    )
+    band, line = figure.data
+    assert list(line.y) == [3.0, 4.0]
+    assert list(band.y) == [4.0, 5.0, 3.0, 2.0]  # up along high, back along low
+    assert "up from 3 to 4" in alt(figure)
+
+
+def test_scatter_marks_means_and_intervals():
+    figure = plots.scatter(RUNS, "x", "y", "label", "T", "x", "y", connect=["a", "b"])
+    marks = [t for t in figure.data if t.name in ("a", "b")]
+    assert [t.x[0] for t in marks] == [2.0, 5.0]
+    assert marks[0].y[0] == pytest.approx(0.2)
+    interval = results.interval([1.0, 2.0, 3.0])
+    assert marks[0].error_x.array[0] == pytest.approx(interval.high - interval.mean)
+    assert list(figure.data[0].x) == [2.0, 5.0]  # the line through the means
+    assert "a at (2, 0.2)" in alt(figure)
+
+
+def test_scatter_of_single_runs_has_no_bars():
+    figure = plots.scatter(RUNS.iloc[[0, 3]], "x", "y", "label", "T", "x", "y")
+    assert [t.error_x.array[0] for t in figure.data if t.name in ("a", "b")] == [0, 0]
+
+
+def test_intervals_reach_from_low_to_high():
+    frame = results.by_label(RUNS, "x")
+    figure = plots.intervals(frame, "T", "x", points="values")
+    means = [t for t in figure.data if t.error_x.array is not None]
+    for trace, row in zip(means, frame.itertuples()):
+        assert trace.x[0] + trace.error_x.array[0] == pytest.approx(row.high)
+        assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(row.low)
+    dots = [t for t in figure.data if t.error_x.array is None]
+    assert [list(t.x) for t in dots] == frame["values"].tolist()
+
+
+def test_reliability_leaves_out_empty_bins():
+    figure = plots.reliability([0.5, np.nan, 0.9], [0.6, np.nan, 0.8], [10, 0, 30], "T")
+    assert list(figure.data[1].x) == [0.5, 0.9]
+    assert "75% of the samples" in alt(figure)
+
+
+def test_matrix_shows_its_numbers():
+    figure = plots.matrix([[0, 0.5], [0.5, 0]], ["a", "b"], "T", "share")
+    assert figure.data[0].z.tolist() == [[0, 0.5], [0.5, 0]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gallery_has_one_caption_an_image(channels):
+    images = np.zeros((5, channels, 4, 4), np.uint8)
+    figure = plots.gallery(images, list("abcde"), "T", columns=3)
+    assert len(figure.data) == 5
+    assert [a.text for a in figure.layout.annotations] == list("abcde")
+
+
+def test_colours_shapes_and_dashes_say_the_same():
+    assert len(plots.COLOURS) == len(plots.SHAPES) == len(plots.DASHES)
+    assert len(set(plots.COLOURS)) == len(set(plots.SHAPES)) == len(plots.COLOURS)
