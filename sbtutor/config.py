@@ -44,7 +44,9 @@ class DataConfig:
     name: str = "fashion-mini"  # a built-in set, or a name given to import_images
     limit: int | None = None  # keep this many training images, class-balanced
     size: int | None = None  # average-pool or resize to size x size pixels
-    root: str | Path | None = None  # where data sets lie; None: $SBTUTOR_DATA or the cache
+    root: str | Path | None = (
+        None  # where data sets lie; None: $SBTUTOR_DATA or the cache
+    )
     seed: int = 0  # which images `limit` and the validation cut take
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class TrainConfig:
 
     method: Method = "sgd"
     members: int = 3  # M; member m draws everything from seed + m
-    epochs: int = 20
+    epochs: int = 30
     batch_size: int = 100
     lr: float = 0.1
     momentum: float = 0.9
@@ -92,7 +94,7 @@ class TrainConfig:
     flip: bool = False  # random horizontal flips
     rho: float = 0.1  # radius of SAM's step in weight space
     sam_fraction: float = 0.5  # k: share of samples each member nominates for SAM
-    warmup_epochs: int = 10  # T_d: epochs of plain SAM before SharpBalance splits
+    warmup_epochs: int = 15  # T_d: epochs of plain SAM before SharpBalance splits
     split: SampleSplit = "paper"  # which samples SharpBalance gives to SAM
     seed: int = 0
     device: str = "auto"  # "auto" (GPU if there is one), "cpu", "cuda", "cuda:1", "mps"

@@ -60,7 +60,7 @@ def _without_lone_samples(
 ) -> Bool[Tensor, " B"]:
     """BatchNorm cannot normalise one sample: it joins the other sub-batch."""
     count = int(sam_mask.sum())
-    if count not in (1, len(sam_mask) - 1):
+    if count in (0, len(sam_mask)) or count not in (1, len(sam_mask) - 1):
         return sam_mask
     if not any(norm.training for norm in _batch_norms(member)):
         return sam_mask

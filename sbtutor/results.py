@@ -19,6 +19,8 @@ import sbtutor
 from sbtutor import files
 from sbtutor.config import Experiment
 
+Values = Sequence[float] | np.ndarray | pd.Series  # one number a seed
+
 METRICS = "metrics.json"  # written last: a folder that has it is a complete run
 
 
@@ -188,7 +190,7 @@ class Interval(NamedTuple):
         return f"{self.mean:.4g} ± {self.high - self.mean:.2g} (n = {self.n})"
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Values) -> Interval:
     """Mean and 95 % t-interval over independent seeds, x̄ ± t_{n-1} s / sqrt(n).
 
     With one value the interval is unknown: low and high are NaN.
@@ -214,7 +216,7 @@ class Paired(NamedTuple):
     p: float
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
+def paired(ours: Values, theirs: Values) -> Paired:
     """Mean of the differences seed by seed, its 95 % interval and the paired t test.
 
     Args:

@@ -32,7 +32,8 @@ def parameters_of(model: nn.Module) -> Params:
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
-def _gradient(loss_fn: LossFn, params: Params) -> tuple[Tensor, Params]:
+def _scalar_loss(loss_fn: LossFn, params: Params) -> tuple[Tensor, Params]:
+    """The loss with its graph, and the leaves of that graph."""
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     loss = loss_fn(leaves)
     if loss.dim() != 0:
@@ -40,6 +41,11 @@ def _gradient(loss_fn: LossFn, params: Params) -> tuple[Tensor, Params]:
             f"loss_fn must return a scalar, got shape {tuple(loss.shape)}; "
             "take the mean over the samples"
         )
+    return loss, leaves
+
+
+def _gradient(loss_fn: LossFn, params: Params) -> tuple[Tensor, Params]:
+    loss, leaves = _scalar_loss(loss_fn, params)
     slopes = torch.autograd.grad(loss, tuple(leaves.values()))
     return loss.detach(), dict(zip(leaves, slopes, strict=True))
 
@@ -86,15 +92,16 @@ def hessian_trace(
         The mean over the probes and its standard error.
 
     Raises:
-        ValueError: fewer than two probes, which have no standard error.
+        ValueError: fewer than two probes, which have no standard error; a loss that
+            is not a scalar.
     """
     if probes < 2:
         raise ValueError(
             f"a standard error needs at least 2 probes, got probes={probes}"
         )
-    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+    loss, leaves = _scalar_loss(loss_fn, params)
     weights = tuple(leaves.values())
-    slopes = torch.autograd.grad(loss_fn(leaves), weights, create_graph=True)
+    slopes = torch.autograd.grad(loss, weights, create_graph=True)
     draws = []
     for _ in range(probes):
         v = [_signs(w, generator) for w in weights]

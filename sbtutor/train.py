@@ -42,6 +42,11 @@ class Run:
     metrics: dict[str, float]
 
 
+# Compiled members know neither vmap nor second derivatives.
+_eager = torch.compiler.set_stance("force_eager")
+
+
+@_eager
 def _score(state: State, split: data.Split, device: torch.device) -> Tensor:
     """Every member's Fisher trace of every training image, without augmentation."""
     images = data.to_float(split.images).to(device)
@@ -63,7 +68,11 @@ def _trunk_path(trunks: Path | str, experiment: Experiment) -> Path:
 
 
 def _train(
-    state: State, experiment: Experiment, train: data.Split, out: Path, trunk: Path
+    state: State,
+    experiment: Experiment,
+    train: data.Split,
+    out: Path,
+    trunk: Path | None,
 ) -> None:
     config = experiment.train
     device = device_of(config)
@@ -175,6 +184,7 @@ def _set_statistics(state: State, train: data.Split) -> None:
         member.normalize.std.copy_(std[:, None, None])
 
 
+@_eager
 def _finish(
     state: State, experiment: Experiment, splits: data.Splits, out: Path
 ) -> None:

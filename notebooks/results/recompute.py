@@ -42,7 +42,15 @@ FASHION = config.preset("class")
 CIFAR10 = Experiment(
     data=DataConfig(name="cifar10", size=16, limit=5000),
     model=ModelConfig(name="small_cnn", width=16),
-    train=replace(FASHION.train, batch_size=125, crop=2, flip=True),
+    train=replace(
+        FASHION.train,
+        epochs=20,
+        milestones=(10, 15),
+        warmup_epochs=10,
+        batch_size=125,
+        crop=2,
+        flip=True,
+    ),
 )
 
 
