@@ -6,9 +6,6 @@ import io
 import os
 import re
 import sys
-import tarfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,23 +13,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sbtutor import files
+from sbtutor import archives, files
 
 EMBEDDED = ("fashion-mini", "digits")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-LARGEST = 20 * 10**9  # bytes that an archive may unpack to
-
-Item = tuple[PurePosixPath, bytes]
+ANNOTATIONS = "val_annotations.txt"
+# PIL's modes of 8 bits a channel, without colour and with it.
+GREY = ("1", "L", "LA")
+COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
 def root(folder: Path | str | None) -> Path:
     """Where data sets lie: the folder given, $SBTUTOR_DATA, or the user's cache."""
-    if folder is not None:
-        return Path(folder)
-    if "SBTUTOR_DATA" in os.environ:
-        return Path(os.environ["SBTUTOR_DATA"])
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return home / "sbtutor"
+    if folder is None:
+        folder = os.environ.get("SBTUTOR_DATA") or (
+            Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sbtutor"
+        )
+    return Path(folder).expanduser()
 
 
 def path_of(name: str, folder: Path | str | None) -> Path:
@@ -60,80 +57,25 @@ def load(path: Path) -> dict[str, Any]:
     return files.load_tensors(path, f"import it again: {again}")
 
 
-def _from_folder(source: Path) -> Iterator[Item]:
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            yield PurePosixPath(path.relative_to(source).as_posix()), path.read_bytes()
-
-
-def _checked(name: str, is_link: bool, source: Path) -> PurePosixPath:
-    """A member's path; refuses what could lead out of the archive."""
-    path = PurePosixPath(name)
-    if is_link or path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ValueError(
-            f"{source} holds {name!r}, a link or a path that leads out of the archive; "
-            "pack plain files only"
-        )
-    return path
-
-
-def _from_tar(source: Path) -> Iterator[Item]:
-    with tarfile.open(source) as archive:
-        for member in archive:
-            if member.isdir():
-                continue
-            path = _checked(member.name, not member.isfile(), source)
-            yield path, archive.extractfile(member).read()
-
-
-def _from_zip(source: Path) -> Iterator[Item]:
-    with zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
-            if member.is_dir():
-                continue
-            is_link = (member.external_attr >> 28) == 0o12
-            yield _checked(member.filename, is_link, source), archive.read(member)
-
-
-def _items(source: Path) -> Iterator[Item]:
-    """All files of a folder or archive, one by one; nothing is unpacked to disk."""
-    if source.is_dir():
-        yield from _from_folder(source)
-        return
-    if not source.is_file():
-        raise ValueError(f"{source} does not exist; give an archive or a folder")
-    total = 0
-    try:
-        for path, content in (
-            _from_zip(source) if zipfile.is_zipfile(source) else _from_tar(source)
-        ):
-            total += len(content)
-            if total > LARGEST:
-                raise ValueError(
-                    f"{source} unpacks to more than {LARGEST:,} bytes; "
-                    "import a smaller archive"
-                )
-            yield path, content
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(
-            f"{source} cannot be read ({error}); it is no archive or was cut short: "
-            "fetch it again"
-        ) from None
-
-
 def _decoded(path: PurePosixPath, content: bytes, size: int | None) -> np.ndarray:
     """One image as uint8 (C, H, W); greyscale stays one channel."""
     try:
         with Image.open(io.BytesIO(content)) as image:
-            image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+            if image.mode not in GREY + COLOUR:
+                raise ValueError(f"mode {image.mode}, not 8 bits a channel")
+            image = image.convert("L" if image.mode in GREY else "RGB")
             if size is not None:
                 image = image.resize((size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise errors of many types
         raise ValueError(
             f"{path} is not a readable image ({error}); remove or replace it"
         ) from None
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    return path.name == ANNOTATIONS or _place(path) is not None
 
 
 def _place(path: PurePosixPath) -> tuple[str, str] | None:
@@ -162,13 +104,22 @@ def _collect(
     """(class, path, pixels) of all images, by split; unlabelled ones are left out."""
     found: dict[str, list[tuple[str, str, np.ndarray]]] = {}
     classes: dict[str, str] = {}
-    for path, content in _items(source):
-        if path.name == "val_annotations.txt":
+    empty: dict[tuple[str, str], PurePosixPath] = {}
+    for path, content in archives.read(source, _is_wanted):
+        if content is not None and path.name == ANNOTATIONS:
             classes = _annotations(content)
-        place = _place(path)
-        if place is not None and not (place[0] == "test" and place[1] == ""):
+            continue
+        place = _place(path if content is not None else path / f"any{IMAGES[0]}")
+        if place is None or (place[1] == "" and place[0] == "test"):
+            continue
+        if content is None:
+            empty[place] = path
+        else:
             pixels = _decoded(path, content, size)
             found.setdefault(place[0], []).append((place[1], str(path), pixels))
+    for place, path in empty.items():
+        if place[1] and all(name != place[1] for name, *_ in found.get(place[0], ())):
+            raise ValueError(f"{path} has no images; fill it or remove it")
     found["val"] = [
         (name or classes.get(PurePosixPath(path).name, ""), path, pixels)
         for name, path, pixels in found.get("val", [])
@@ -248,7 +199,9 @@ def import_images(
     """
     if name in EMBEDDED:
         raise ValueError(f"{name!r} comes with the package; choose another name")
-    target, source = path_of(name, root), Path(archive_or_folder)
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    target, source = path_of(name, root), Path(archive_or_folder).expanduser()
     found = _collect(source, size)
     _check(found, source)
     classes = sorted({label for label, _, _ in found["train"]})

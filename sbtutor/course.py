@@ -36,7 +36,7 @@ def execute(source: str, out: str, preset: str, folder: str) -> None:
         cwd=folder,
         progress_bar=False,
         log_output=True,  # so that the log can be followed
-        store_widget_state=False,  # 5 MB a figure
+        store_widget_state=True,  # controls need it while running; `_report` drops it
     )
 
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib.resources
 import io
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -47,6 +48,8 @@ class Split:
                 f"{len(self.images)} images need as many labels, got shape "
                 f"{tuple(self.labels.shape)}"
             )
+        if self.labels.dtype != torch.int64:
+            raise ValueError(f"labels must be int64, got {self.labels.dtype}")
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if wrong.any():
             raise ValueError(
@@ -175,13 +178,13 @@ def _with_validation(train: Split, test: Split, seed: int) -> Splits:
 
 def _idx(path: Path) -> Tensor:
     """A file of the MNIST format: magic number, sizes, bytes."""
-    with gzip.open(path) as file:
-        content = file.read()
-    dims = [
-        int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(content[3])
-    ]
-    body = np.frombuffer(content, np.uint8, offset=4 + 4 * len(dims))
-    return torch.from_numpy(body.reshape(dims).copy())
+    try:
+        content = gzip.decompress(path.read_bytes())
+        dims = np.frombuffer(content, ">i4", content[3], offset=4)
+        body = np.frombuffer(content, np.uint8, offset=4 + dims.nbytes)
+        return torch.from_numpy(body.reshape(dims).copy())
+    except (OSError, EOFError, zlib.error, IndexError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); install it again") from None
 
 
 FASHION_CLASSES = (

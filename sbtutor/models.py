@@ -103,7 +103,10 @@ def _mlp(config: ModelConfig, in_shape: tuple[int, int, int], classes: int) -> L
 
 
 def _lenet(config: ModelConfig, in_shape: tuple[int, int, int], classes: int) -> Layers:
-    """LeNet-5 with ReLU and max pooling; `width` is the first layer's 6 channels."""
+    """LeNet-5 with ReLU and max pooling; `width` is the first layer's 6 channels.
+
+    The second convolution is padded like the first, so that small images fit.
+    """
     channels, height, side = in_shape
     width = config.width or 6
     second = max(1, width * 16 // 6)

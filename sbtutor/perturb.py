@@ -16,7 +16,10 @@ def norm(tensors: Tensors, lead: int = 0) -> Tensor:
     Returns:
         A tensor of the shape of the `lead` axes.
     """
-    squares = [t.square().sum(tuple(range(lead, t.dim()))) for t in tensors.values()]
+    squares = []
+    for t in tensors.values():
+        own = tuple(range(lead, t.dim()))  # no axis at all for a scalar
+        squares.append(t.square().sum(own) if own else t.square())
     return torch.stack(squares).sum(0).sqrt()
 
 

@@ -28,7 +28,7 @@ class Predictions:
         return cls(*(torch.from_numpy(saved[key]) for key in ("logits", "labels")))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     members: list[nn.Module], split: data.Split, batch_size: int = 1000
 ) -> Predictions:

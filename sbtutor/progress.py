@@ -12,6 +12,10 @@ SECONDS_BETWEEN_LINES = 10.0
 def _mode() -> str:
     """bar, plain or off; $SBTUTOR_PROGRESS decides, else where the output goes."""
     asked = os.environ.get("SBTUTOR_PROGRESS", "auto")
+    if asked not in ("auto", "bar", "plain", "off"):
+        raise ValueError(
+            f"unknown SBTUTOR_PROGRESS={asked!r}: write bar, plain, off or auto"
+        )
     if asked != "auto":
         return asked
     in_notebook = "ipykernel" in sys.modules

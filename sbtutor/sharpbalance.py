@@ -1,5 +1,6 @@
 """SharpBalance's choice: which samples of which member are trained with SAM."""
 
+import math
 from typing import Literal
 
 import torch
@@ -78,7 +79,8 @@ def sam_masks(
             that are not finite.
     """
     _check(scores, sam_fraction, split)
-    count = int(sam_fraction * scores.shape[1])
+    # 0.29 * 100 is 28.999... in floating point: round away what is not meant.
+    count = math.floor(round(sam_fraction * scores.shape[1], 6))
     if split in ("code", "code_boost"):
         return _code_masks(_top(-scores, count), boost=split == "code_boost")
     paper = _union_of_others(_top(scores, count))

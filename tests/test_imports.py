@@ -12,6 +12,8 @@ ORDER = [
     "config",
     "files",
     "progress",
+    "archives",
+    "cache",
     "corruptions",
     "metrics",
     "diversity",
