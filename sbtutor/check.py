@@ -55,60 +55,109 @@ def ensemble_probs(answer: Callable[[Tensor], Tensor]) -> bool:
     return _say("the rows should be the mean over members of softmax(logits).")
 
 
+def vote(answer: Callable[[Tensor], Tensor]) -> bool:
+    """Lesson 01: logits (M, N, C) to the class with most votes (N,)."""
+    logits = 3 * torch.randn(5, 60, 3, generator=torch.Generator().manual_seed(0))
+    votes = logits.argmax(-1)
+    counts = torch.stack([(votes == c).sum(0) for c in range(3)], dim=1)
+    first, second = counts.topk(2).values.unbind(1)
+    clear = first > second  # how ties are broken is left open
+    logits, counts, votes = logits[:, clear], counts[clear], votes[:, clear]
+    right = counts.argmax(1)
+    mine = answer(logits.clone())
+    problem = _as_tensor(mine, right, "one class per sample")
+    if problem is not None or torch.equal(mine, right):
+        return _say(problem)
+    wrong = {
+        "this is the class of the largest mean probability; count votes "
+        "instead.": logits.softmax(-1).mean(0).argmax(-1),
+        "this is the class of the largest mean logit; count votes "
+        "instead.": logits.mean(0).argmax(-1),
+        "this is the number of votes; return the class that got them.": counts.amax(1),
+        "this is one member's answer; let all of them vote.": votes[0],
+    }
+    for text, value in wrong.items():
+        if torch.equal(mine, value):
+            return _say(text)
+    return _say("each member's vote is the class of its largest logit.")
+
+
 def sam_step(answer: Callable[[Tensor, Tensor, float], Tensor]) -> bool:
     """Lesson 07: SAM's step, (w, gradient, rho) to w + rho g / ||g||."""
     w, g = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([3.0, 0.0, -4.0])
-    before = w.clone()
-    mine = answer(w, g.clone(), 0.1)
-    problem = _as_tensor(mine, before, "the perturbed weights")
-    if problem is not None:
-        return _say(problem)
+    for rho in (0.1, 0.25):  # a second radius, so that rho is really used
+        before = w.clone()
+        mine = answer(w, g.clone(), rho)
+        problem = _as_tensor(mine, before, "the perturbed weights")
+        if problem is None and not torch.equal(w, before):
+            problem = (
+                "you changed w in place; SAM still needs the old weights, so return a "
+                "new tensor."
+            )
+        problem = problem or _sam_step_problem(mine, before, g, rho)
+        if problem is not None:
+            break
+    return _say(problem)
+
+
+def _sam_step_problem(mine: Tensor, w: Tensor, g: Tensor, rho: float) -> str | None:
+    if torch.allclose(mine, w + rho * g / g.norm(), atol=1e-6):
+        return None
     wrong = {
-        "this goes downhill; SAM looks uphill, so add the step.": before - 0.1 * g / 5,
+        "this goes downhill; SAM looks uphill, so add the step.": w - rho * g / 5,
         "the step is not normalised; divide the gradient by its length, so that the "
-        "step is rho long.": before + 0.1 * g,
-        "this is the step alone; add it to the weights.": 0.1 * g / 5,
-        "divide by the length ||g||, not by its square.": before + 0.1 * g / 25,
-        "use the length over all entries together, not the sign of each.": before
-        + 0.1 * g.sign(),
+        "step is rho long.": w + rho * g,
+        "this is the step alone; add it to the weights.": rho * g / 5,
+        "divide by the length ||g||, not by its square.": w + rho * g / 25,
+        "the length is the root of the sum of squares, not the sum of absolute "
+        "values.": w + rho * g / 7,
+        "use the length over all entries together, not the sign of each.": w
+        + rho * g.sign(),
     }
     for text, value in wrong.items():
         if torch.allclose(mine, value, atol=1e-6):
-            return _say(text)
-    if not torch.allclose(mine, before + 0.1 * g / 5, atol=1e-6):
-        return _say("the result should be w + rho * g / ||g||.")
-    if not torch.equal(w, before):
-        return _say(
-            "the result is right, but you changed w in place; SAM still needs the old "
-            "weights, so return a new tensor."
-        )
-    return _say(None)
+            return text
+    return "the result should be w + rho * g / ||g||, for any rho."
 
 
 def sam_masks(answer: Callable[[Tensor, float], Tensor]) -> bool:
     """Lesson 09: scores (M, N) and k to the paper's SAM masks (M, N)."""
-    scores = torch.rand(3, 12, generator=torch.Generator().manual_seed(1))
-    right = sharpbalance.sam_masks(scores, 0.25)
-    mine = answer(scores.clone(), 0.25)
-    problem = _as_tensor(mine, right, "one True or False per member and sample")
-    if problem is not None or torch.equal(mine.bool(), right):
-        return _say(problem)
-    top = scores >= scores.topk(3, dim=1).values[:, -1:]
-    flat = sharpbalance.sam_masks(-scores, 0.25)
+    for members, samples, k in ((3, 12, 0.25), (5, 20, 0.2)):
+        generator = torch.Generator().manual_seed(1)
+        scores = torch.rand(members, samples, generator=generator)
+        right = sharpbalance.sam_masks(scores, k)
+        mine = answer(scores.clone(), k)
+        problem = _as_tensor(mine, right, "one True or False per member and sample")
+        if problem is None and not torch.equal(mine.bool(), right):
+            problem = _sam_masks_problem(mine.bool(), scores, k)
+        if problem is not None:
+            break
+    return _say(problem)
+
+
+def _sam_masks_problem(mine: Tensor, scores: Tensor, k: float) -> str:
+    top = scores >= scores.topk(int(k * scores.shape[1]), dim=1).values[:, -1:]
+    members = range(len(top))
+    others = [[j for j in members if j != i] for i in members]
     wrong = {
         "each member got its own sharpest samples; it should get those that the "
         "*other* members nominate.": top,
         "every member got the union of all nominations; leave out its own.": top.any(
             0
         ).expand_as(top),
+        "you joined the nominations by AND; one nomination is enough.": torch.stack(
+            [top[rest].all(0) for rest in others]
+        ),
         "these are the flattest samples; the paper takes the sharpest (the published "
-        "code takes the flattest).": flat,
-        "True and False are swapped: True marks the samples for SAM.": ~right,
+        "code takes the flattest).": sharpbalance.sam_masks(-scores, k),
+        "True and False are swapped: True marks the samples for SAM.": torch.stack(
+            [~top[rest].any(0) for rest in others]
+        ),
     }
     for text, value in wrong.items():
-        if torch.equal(mine.bool(), value):
-            return _say(text)
-    return _say(
+        if torch.equal(mine, value):
+            return text
+    return (
         "member i's row should be True where some other member has the sample among "
-        "its k N sharpest."
+        "its k N sharpest, for any number of members and any k."
     )

@@ -44,9 +44,7 @@ class DataConfig:
     name: str = "fashion-mini"  # a built-in set, or a name given to import_images
     limit: int | None = None  # keep this many training images, class-balanced
     size: int | None = None  # average-pool or resize to size x size pixels
-    root: str | Path | None = (
-        None  # where data sets lie; None: $SBTUTOR_DATA or the cache
-    )
+    root: str | Path | None = None  # of the data; None: $SBTUTOR_DATA or the cache
     seed: int = 0  # which images `limit` and the validation cut take
 
     def __post_init__(self) -> None:
@@ -88,7 +86,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4  # in the SGD step only, never in SAM's gradient
     schedule: Schedule = "multistep"
-    milestones: Sequence[int] = (10, 15)  # epochs after which lr *= lr_decay
+    milestones: Sequence[int] = (15, 22)  # epochs after which lr *= lr_decay
     lr_decay: float = 0.1
     crop: int = 0  # pixels of zero padding for random crops; 0: no crops
     flip: bool = False  # random horizontal flips

@@ -13,7 +13,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
-from torch import Tensor
 
 COLOURS = (
     "#0072B2",
@@ -236,29 +235,15 @@ def _bar(values: pd.Series) -> dict:
     return dict(type="data", array=[half], thickness=1, width=3)
 
 
-def reliability(
-    confidence: Sequence | np.ndarray | Tensor,
-    accuracy: Sequence | np.ndarray | Tensor,
-    count: Sequence | np.ndarray | Tensor,
-    title: str,
-) -> go.Figure:
+def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
     """Accuracy against confidence, bin by bin; the diagonal is perfect calibration.
 
     Args:
-        confidence: mean top probability of each bin.
-        accuracy: share of right answers in each bin.
-        count: samples in each bin; empty bins are left out.
+        bins: for each name the mean confidence, the accuracy and the number of samples
+            of its bins, as `metrics.reliability` gives them; empty bins are left out.
         title: what the figure shows.
     """
-    kept = [i for i, n in enumerate(count) if n]
-    x = [float(confidence[i]) for i in kept]
-    y = [float(accuracy[i]) for i in kept]
-    size = [int(count[i]) for i in kept]
-    over = sum(n for n, c, a in zip(size, x, y, strict=True) if c > a) / sum(size)
-    alt = (
-        f"{title}. Accuracy against confidence; {over:.0%} of the samples lie in bins "
-        "whose confidence exceeds their accuracy."
-    )
+    alt = f"{title}. Accuracy against confidence."
     figure = _figure(title, alt, "confidence (top probability)", "accuracy")
     figure.add_scatter(
         x=[0, 1],
@@ -267,17 +252,23 @@ def reliability(
         line=dict(color="#999", dash="dot"),
         name="perfect",
     )
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        name="bins",
-        line=dict(color=COLOURS[0]),
-        marker=dict(
-            color=COLOURS[0], size=[6 + 24 * (n / max(size)) ** 0.5 for n in size]
-        ),
-        text=[f"{n} samples" for n in size],
-    )
+    for i, (name, columns) in enumerate(bins.items()):
+        rows = [(float(c), float(a), int(n)) for c, a, n in zip(*columns) if n]
+        x, y, count = zip(*rows)
+        over = sum(n for c, a, n in rows if c > a) / sum(count)
+        alt += f" {name}: {over:.0%} of the samples lie in bins that are too sure."
+        style = _style(i)
+        sizes = [5 + 15 * (n / max(count)) ** 0.5 for n in count]
+        style["marker"]["size"] = sizes
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines+markers",
+            name=name,
+            text=[f"{n} samples" for n in count],
+            **style,
+        )
+    figure.update_layout(meta={"alt": alt})
     figure.update_xaxes(range=[0, 1.02])
     figure.update_yaxes(range=[0, 1.02])
     return figure

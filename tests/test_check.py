@@ -11,8 +11,16 @@ def top(scores, k):
     return scores >= scores.topk(count, dim=1).values[:, -1:]
 
 
+def joined_by_and(scores, k):
+    marks = top(scores, k)
+    return torch.stack(
+        [torch.cat([marks[:i], marks[i + 1 :]]).all(0) for i in range(len(marks))]
+    )
+
+
 SOLUTIONS = {
     check.ensemble_probs: lambda z: z.softmax(-1).mean(0),
+    check.vote: lambda z: z.argmax(-1).mode(dim=0).values,
     check.sam_step: lambda w, g, rho: w + rho * g / g.norm(),
     check.sam_masks: sharpbalance.sam_masks,
 }
@@ -45,6 +53,12 @@ def test_stub_fails(exercise, nothing, capsys):
         (check.ensemble_probs, lambda z: z.softmax(-1), "the shape should be"),
         (check.ensemble_probs, lambda z: 0.5, "a float"),
         (check.ensemble_probs, lambda z: z.softmax(-1)[0], "the mean over members"),
+        (check.vote, lambda z: z.softmax(-1).mean(0).argmax(-1), "mean probability"),
+        (check.vote, lambda z: z.mean(0).argmax(-1), "mean logit"),
+        (check.vote, lambda z: z.argmax(-1)[0], "one member's answer"),
+        (check.vote, lambda z: z.argmin(-1).mode(dim=0).values, "largest logit"),
+        (check.sam_step, lambda w, g, rho: w + 0.1 * g / g.norm(), "for any rho"),
+        (check.sam_step, lambda w, g, rho: w + rho * g / g.abs().sum(), "absolute"),
         (check.sam_step, lambda w, g, rho: w - rho * g / g.norm(), "downhill"),
         (check.sam_step, lambda w, g, rho: w + rho * g, "not normalised"),
         (check.sam_step, lambda w, g, rho: rho * g / g.norm(), "the step alone"),
@@ -57,6 +71,8 @@ def test_stub_fails(exercise, nothing, capsys):
         (check.sam_masks, lambda s, k: sharpbalance.sam_masks(-s, k), "flattest"),
         (check.sam_masks, lambda s, k: ~sharpbalance.sam_masks(s, k), "swapped"),
         (check.sam_masks, lambda s, k: s > 2, "among its k N sharpest"),
+        (check.sam_masks, joined_by_and, "one nomination is enough"),
+        (check.sam_masks, lambda s, k: sharpbalance.sam_masks(s, 0.25), "any k"),
     ],
 )
 def test_mistake_gets_its_message(exercise, mistake, message, capsys):
@@ -64,11 +80,3 @@ def test_mistake_gets_its_message(exercise, mistake, message, capsys):
     said = capsys.readouterr().out
     assert said.startswith("Not yet: ")
     assert message.replace("\\", "") in said
-
-
-def test_scores_of_the_exercise_tell_the_mistakes_apart():
-    """The wrong answers of sam_masks differ from the right one on its small input."""
-    scores = torch.rand(3, 12, generator=torch.Generator().manual_seed(1))
-    right = sharpbalance.sam_masks(scores, 0.25)
-    for wrong in (top(scores, 0.25), top(scores, 0.25).any(0).expand_as(right)):
-        assert not torch.equal(wrong, right)

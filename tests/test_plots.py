@@ -57,9 +57,10 @@ def test_intervals_reach_from_low_to_high():
 
 
 def test_reliability_leaves_out_empty_bins():
-    figure = plots.reliability([0.5, np.nan, 0.9], [0.6, np.nan, 0.8], [10, 0, 30], "T")
+    bins = ([0.5, np.nan, 0.9], [0.6, np.nan, 0.8], [10, 0, 30])
+    figure = plots.reliability({"one": bins}, "T")
     assert list(figure.data[1].x) == [0.5, 0.9]
-    assert "75% of the samples" in alt(figure)
+    assert "one: 75% of the samples" in alt(figure)
 
 
 def test_matrix_shows_its_numbers():

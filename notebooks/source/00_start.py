@@ -83,7 +83,8 @@ print(f"your guess: {my_guess:+.1f} points, measured: {gain:+.1f} points")
 #
 # We measure the second by the **disagreement-error ratio** (DER): how often two members
 # give different answers, divided by how often one is wrong.
-# 0 means that they never differ. Two members that err independently come near 2.
+# 0 means that they never differ. Members that err independently, and rarely, come
+# near 2.
 
 # %%
 print(f"DER of the deep ensemble: {deep.metrics['test_der']:.2f}")
@@ -93,7 +94,7 @@ print(f"DER of the deep ensemble: {deep.metrics['test_der']:.2f}")
 #
 # Think of the loss as a landscape over the weights. Some minima are wide valleys,
 # others are narrow. In a narrow one, a small change of the weights raises the loss
-# a lot: it is **sharp**. Flat minima tend to do better on new images.
+# a lot: it is **sharp**. Flat minima often do better on new images, though not always.
 #
 # **Sharpness-aware minimisation** (SAM, Foret et al. 2021) looks for flat ones. In each
 # step it first goes a distance $\rho$ (rho) *uphill*, takes the gradient there, and uses
@@ -109,17 +110,19 @@ for name, run in (("deep ensemble", deep), ("SAM ensemble", sam)):
     print(f"DER {m['test_der']:.2f}")
 
 # %% [markdown]
-# The trace of the Hessian adds up the curvatures of the loss in all directions, so it
-# says how sharp the minimum is. SAM makes it smaller. But DER falls as well: the members
-# have become more alike. This is the **sharpness-diversity trade-off**
-# (Lu et al. 2024).
+# The *Hessian* is the matrix of second derivatives of the loss. Its *trace* adds up the
+# curvature along all weights. A large trace means sharp.
+#
+# In preset `class` SAM makes it smaller. But DER falls as well: the members have become
+# more alike. This is the **sharpness-diversity trade-off** (Lu et al. 2024).
 #
 # ## Keeping both
 #
 # **SharpBalance** (Lu et al. 2024) starts as SAM. Half-way it asks each member which
 # training images are sharpest for it. From then on, each member uses SAM only on the
 # images that the *other* members call sharp, and plain gradient steps on the rest.
-# The members are pushed towards flatness on different images.
+# So the members seek flatness on sets of images that differ from member to member (but
+# overlap a lot).
 
 # %%
 balanced = lesson.fit(method="sharpbalance")
@@ -145,9 +148,9 @@ table = pd.DataFrame({name: run.metrics for name, run in runs.items()}).T
 table[list(shown)].rename(columns=shown).round(3)
 
 # %% [markdown]
-# "Shifted" means: the same test images after noise, blur, loss of contrast or coarse
-# pixels, averaged over 15 such changes. It shows how the networks fare when the world
-# is not quite like the training data.
+# "Shifted" means: 1,000 of the test images after noise (two kinds), blur, loss of
+# contrast or more brightness, each at three strengths: 15 changes, averaged. It shows
+# how the networks fare when the world is not quite like the training data.
 #
 # **One run proves little.** Another seed gives other numbers. So the course repeats
 # its experiments over eight ensembles with fresh seeds, and shows means with 95 % intervals.
@@ -172,7 +175,9 @@ plots.scatter(
 
 # %% [markdown]
 # Small dots are single ensembles. Large marks are their means. The bars are 95 %
-# intervals.
+# intervals. The eight ensembles differ in first weights and data order only; the images
+# are the same. So an interval says what another seed would give, not what other images
+# would give.
 #
 # ## Explore
 #
@@ -204,6 +209,15 @@ assert title.startswith("der on test images")
 print(title)
 
 # %% [markdown]
+# ## Exercises
+#
+# **Another seed** (easy, 3 minutes). Write `seed = 100` in the parameters cell and run the
+# lesson again. Which columns of the table kept the order of the three methods?
+#
+# <details><summary>Answer</summary>In the eight ensembles above, the Hessian trace and DER
+# put SAM below the deep ensemble every time. Accuracies of single runs change
+# places.</details>
+#
 # ## What we saw
 #
 # | idea | here | in the paper (CIFAR-10, ResNet-18) |
@@ -252,4 +266,5 @@ print(title)
 #   efficiently improving generalization.* ICLR. arXiv 2010.01412.
 # - Theisen, Kim, Yang, Hodgkinson, Mahoney (2023). *When are ensembles really
 #   effective?* NeurIPS. arXiv 2305.12313.
-# - Xiao, Rasul, Vollgraf (2017). *Fashion-MNIST.* arXiv 1708.07747.
+# - Xiao, Rasul, Vollgraf (2017). *Fashion-MNIST: a novel image dataset for benchmarking
+#   machine learning algorithms.* arXiv 1708.07747.

@@ -43,7 +43,7 @@ lesson = session.start("07", preset, seed)
 #
 # $$\hat\epsilon = \rho \, \frac{g}{\|g\|_2}, \qquad w \leftarrow w - \eta \, \nabla L(w + \hat\epsilon),$$
 #
-# with learning rate $\eta$. (Here the gradient is *normalised*: the step has length
+# with learning rate $\eta$. (Here $\hat\epsilon$ is *normalised*: it has length
 # $\rho$, however steep the slope. The theory of lesson 08 uses SAM without this.)
 #
 # That costs two gradients a step. Written out on a real batch:
@@ -62,11 +62,13 @@ images, labels = data.to_float(splits.train.images[:100]), splits.train.labels[:
 from sbtutor import sharpness
 
 loss_fn = sharpness.loss_of(network, images, labels)  # parameters -> loss
-params = sharpness.parameters_of(network)
+params, rho = sharpness.parameters_of(network), 0.1
+
 slope = torch.func.grad(loss_fn)(params)  # g
-length = torch.stack([g.square().sum() for g in slope.values()]).sum().sqrt()
-above = {name: w + 0.1 * slope[name] / length for name, w in params.items()}
-step = torch.func.grad(loss_fn)(above)  # the gradient that SAM descends along
+length = torch.cat([g.flatten() for g in slope.values()]).norm()  # ||g||
+above = {name: w + rho * slope[name] / length for name, w in params.items()}
+
+sam_gradient = torch.func.grad(loss_fn)(above)  # what SAM descends along
 
 # %% [markdown]
 # The package's `train.balanced_gradient` gives the same. It takes a mask that says which
@@ -77,9 +79,9 @@ step = torch.func.grad(loss_fn)(above)  # the gradient that SAM descends along
 from sbtutor import train
 
 everywhere = torch.ones(len(labels), dtype=torch.bool)
-package = train.balanced_gradient(network, images, labels, everywhere, rho=0.1)
-assert all(torch.allclose(step[k], package[k], atol=1e-6) for k in step)
-print("the same gradient, for", len(step), "tensors of weights")
+package = train.balanced_gradient(network, images, labels, everywhere, rho)
+assert all(torch.allclose(sam_gradient[k], package[k], atol=1e-6) for k in package)
+print("the same gradient, for", len(package), "tensors of weights")
 
 # %% [markdown]
 # ## Three ways to be sharp
@@ -88,11 +90,12 @@ print("the same gradient, for", len(step), "tensors of weights")
 # |---|---|---|
 # | SAM rise | $L(w + \hat\epsilon) - L(w)$ with $\|\hat\epsilon\| = 0.1$ | how far the loss rises along the steepest slope |
 # | Hessian trace | $\operatorname{tr} H = \sum_i \lambda_i$, with $H = \nabla^2 L(w)$ | the sum of all curvatures $\lambda_i$ |
-# | Fisher trace | $\frac1N \sum_n \|\nabla \ell_n(w)\|^2$ | how strongly single samples $n$ still pull on the weights |
+# | empirical Fisher trace | $\frac1N \sum_n \|\nabla \ell_n(w)\|^2$ | how strongly single samples $n$ still pull on the weights |
 #
 # $\ell_n$ is the loss of sample $n$. We take all three on 1,000 training images without
-# augmentation, in eval mode, and average over the members. The paper's figures use
-# a fourth, the *adaptive worst case*; lesson 06 will add it.
+# augmentation, in eval mode, at the weights at which training ends, and average over the
+# members. The paper's figures use a fourth measure, the *adaptive worst case*, which
+# lesson 06 will add. So our figures are like the paper's in idea, not in numbers.
 #
 # The Hessian is never written down. Hutchinson's trick needs only products $Hv$ with
 # random signs $v$, since the mean of $v^\top H v$ is $\operatorname{tr} H$:
@@ -110,10 +113,13 @@ print(f"untrained: SAM rise {rise:.3f}, Hessian trace {trace:.1f} ± {error:.1f}
 # |---|---|---|
 # | DER | $\dfrac{\text{mean over pairs } i \ne j \text{ of } P(\hat y_i \ne \hat y_j)}{\text{mean over members } i \text{ of } P(\hat y_i \ne y)}$ | different answers, per error |
 # | variance | $\frac{1}{N} \sum_n \frac{1}{M-1} \sum_m \|p_m(x_n) - \bar p(x_n)\|^2$ | different probabilities |
-# | KL | mean over pairs of $\sum_c p_i \log (p_i / p_j)$ | different probabilities, the small ones too |
+# | KL | mean over ordered pairs $i \ne j$ and over images of $\sum_c p_i(c) \log \frac{p_i(c)}{p_j(c)}$ | different probabilities, the small ones too |
 #
-# $\hat y_i$ is the answer of member $i$ and $y$ the truth. Variance and KL shrink by
-# themselves when members are less sure. DER does not, which is why the paper prefers it.
+# $\hat y_i$ is the answer of member $i$, $y$ the truth, and $P$ the share of test images.
+# Variance and KL change when all logits of a member are multiplied by a number. DER does
+# not, since the answers stay the same. And DER is tied to the gain: Theisen et al. (2023)
+# bound the share of error that a majority vote removes by DER. (The paper computes the
+# variance on logits; we use probabilities.)
 #
 # ## Predict first
 #
@@ -121,7 +127,14 @@ print(f"untrained: SAM rise {rise:.3f}, Hessian trace {trace:.1f} ± {error:.1f}
 # set.
 
 # %%
-my_guess = {"sharpness", "DER", "clean accuracy", "accuracy under shift"}
+QUANTITIES = {
+    "sharpness": "hessian_trace",
+    "DER": "test_der",
+    "variance": "test_prob_variance",
+    "ensemble accuracy": "test_accuracy",
+    "member accuracy under shift": "shift_member_accuracy",
+}
+my_guess = set(QUANTITIES)
 
 # %% [markdown]
 # ## One live run
@@ -132,11 +145,20 @@ my_guess = {"sharpness", "DER", "clean accuracy", "accuracy under shift"}
 import pandas as pd
 
 runs = {0.0: lesson.fit(method="sgd")}
-for rho in radii:
-    runs[rho] = lesson.fit(method="sam", rho=rho)
-live = pd.DataFrame({rho: run.metrics for rho, run in runs.items()}).T
-SHOWN = ["hessian_trace", "sam_rise", "fisher_trace", "test_der", "test_prob_variance"]
-live[[*SHOWN, "test_accuracy", "shift_member_accuracy"]].rename_axis("rho").round(3)
+for radius in radii:
+    runs[radius] = lesson.fit(method="sam", rho=radius)
+live = pd.DataFrame({radius: run.metrics for radius, run in runs.items()}).T
+live = live.rename_axis("rho")
+live[["hessian_trace", "sam_rise", "fisher_trace"]].round(3)
+
+# %%
+live[list(QUANTITIES.values())[1:]].round(4)
+
+# %%
+smaller = live.iloc[-1] < live.iloc[0]
+fell = {name for name, column in QUANTITIES.items() if smaller[column]}
+print("fell in this run:", ", ".join(sorted(fell)))
+print("your guess was", "the same" if my_guess == fell else "different")
 
 # %% [markdown]
 # ## Eight ensembles for each radius
@@ -148,8 +170,9 @@ live[[*SHOWN, "test_accuracy", "shift_member_accuracy"]].rename_axis("rho").roun
 # %%
 from sbtutor import plots, results
 
+ORDER = ["DE", "SAM 0.05", "SAM 0.1", "SAM 0.2"]
 many = results.committed("results/fashion")
-sweep = many[many["label"].isin(["DE", "SAM 0.05", "SAM 0.1", "SAM 0.2"])]
+sweep = many[many["label"].isin(ORDER)]
 plots.scatter(
     sweep,
     x="hessian_trace",
@@ -158,25 +181,45 @@ plots.scatter(
     title="The trade-off: SAM lowers both (fashion-mini, eight ensembles each)",
     x_title="Hessian trace (sharper to the right)",
     y_title="DER (more diverse upwards)",
-    connect=["DE", "SAM 0.05", "SAM 0.1", "SAM 0.2"],
+    connect=ORDER,
 )
 
 # %% [markdown]
 # Read it from right to left. With larger $\rho$ the ensembles move to flatter minima,
 # and lose diversity on the way.
 #
+# The eight ensembles differ in first weights and data order only; the images are the
+# same. So the intervals say what another seed would give, not what other images would give.
+#
 # Do the other measures agree? Each row of the next table compares two radii *seed by
-# seed*: run 1 with run 1, and so on. The difference is given with its 95 % interval. An
-# interval without 0 means an effect beyond the noise of seeds.
+# seed*: run 1 with run 1, and so on. The difference is given with its 95 % interval.
+#
+# An interval without 0 speaks for an effect beyond the noise of seeds. But we ask many
+# questions. If nothing had changed at all, one in twenty such intervals would still miss
+# 0 by chance. Trust what is far from 0, and what several measures say together.
+#
+# `test_eir` is the ensemble improvement rate, the share of the members' error that the
+# ensemble removes (lesson 01).
 
 # %% tags=["nbval-check-output"]
 ASKED = [
     *("hessian_trace", "sam_rise", "fisher_trace"),
-    *("test_der", "test_prob_variance", "test_kl"),
-    *("test_accuracy", "test_eir", "shift_member_accuracy", "shift_accuracy"),
+    *("test_der", "test_prob_variance", "test_kl", "test_eir"),
+    *("test_member_accuracy", "test_accuracy", "test_nll"),
+    *("shift_member_accuracy", "shift_accuracy"),
 ]
 change = results.against(sweep, "SAM 0.1", "DE", ASKED)
 change[["difference", "low", "high", "n"]].round(4)
+
+# %% [markdown]
+# And step by step, from each radius to the next:
+
+# %% tags=["nbval-check-output"]
+from itertools import pairwise
+
+FEW = ["hessian_trace", "sam_rise", "fisher_trace", *list(QUANTITIES.values())[1:]]
+steps = {f"{b} - {a}": results.against(sweep, b, a, FEW) for a, b in pairwise(ORDER)}
+pd.concat(steps)[["difference", "low", "high", "n"]].round(4)
 
 # %% [markdown]
 # ## Explore
@@ -195,9 +238,8 @@ DIVERSE = ["test_der", "test_prob_variance", "test_kl", "shift_der", "test_eir"]
 def trade_off(sharp: str, diverse: str):
     """All runs of the sweep with chosen axes."""
     title = f"{diverse} against {sharp} (fashion-mini)"
-    order = ["DE", "SAM 0.05", "SAM 0.1", "SAM 0.2"]
     return plots.scatter(
-        sweep, sharp, diverse, "label", title, sharp, diverse, connect=order
+        sweep, sharp, diverse, "label", title, sharp, diverse, connect=ORDER
     )
 
 
@@ -227,12 +269,10 @@ accuracy = pd.concat(
     ]
 )
 table = accuracy.pivot(index="images", columns="method", values="mean")
-table[["DE", "SAM 0.05", "SAM 0.1", "SAM 0.2"]].round(4)
+table[ORDER].round(4)
 
 # %% [markdown]
-# Compare the rows. On clean images the ensemble loses what its members lose in
-# diversity, and more. Under shift the members gain from flatness, until the radius is too
-# large for so small a network.
+# ACCTEXT
 #
 # ## Exercises
 #
@@ -247,20 +287,27 @@ def my_sam_step(weights, gradient, rho):
     ...
 
 
-check.sam_step(my_sam_step)
+right = check.sam_step(my_sam_step)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>The direction is the gradient's, the length is rho.</details>
 # <details><summary>Hint 2</summary>Divide by <code>gradient.norm()</code>. Do not use <code>+=</code>.</details>
 # <details><summary>Solution</summary><pre>return weights + rho * gradient / gradient.norm()</pre></details>
 #
-# **2. A measure that can be fooled** (medium, 10 minutes). Multiply all weights of the
-# last layer by 10. The network gives the same answers. What happens to the Hessian
-# trace? Try it: the parameters are `head.weight` and `head.bias` in `params`.
+# **2. A measure that can be fooled** (medium, 10 minutes). In presets `smoke` and `class`:
+# in a copy of `params`, multiply `norm3.weight` and `norm3.bias` by 10 and divide
+# `head.weight` by 10. Show that `loss_fn` gives the same number. What does the Hessian
+# trace do?
 #
-# <details><summary>Answer</summary>The answers stay, but the probabilities become extreme.
-# Loss and curvature change a lot. Sharpness depends on the scale of the weights, which
-# is why lesson 06 looks at <em>adaptive</em> measures.</details>
+# <details><summary>Answer</summary>ReLU and the mean over pixels pass a factor on, and the
+# head takes it away: the same function, probabilities and all. Yet the trace changes many
+# times over. Sharpness depends on how the weights are written; lesson 06 looks at
+# <em>adaptive</em> measures.</details>
+# <details><summary>Solution</summary><pre>fooled = dict(params)
+# for name in ("norm3.weight", "norm3.bias"):
+#     fooled[name] = 10 * params[name]
+# fooled["head.weight"] = params["head.weight"] / 10
+# print(loss_fn(params), loss_fn(fooled))</pre></details>
 #
 # ## What we saw
 #
@@ -282,10 +329,11 @@ check.sam_step(my_sam_step)
 #   starts from $w$.
 # - **Updating BatchNorm twice.** The pass at $w + \hat\epsilon$ must not touch the
 #   running statistics.
-# - **Comparing sharpness between different losses.** A network that is less sure has
-#   smaller gradients; that alone lowers all three measures.
-# - **Choosing rho on the test set.** Ours was chosen on validation images
-#   (`notebooks/results/settings.md`).
+# - **Reading sharpness without confidence.** Multiply all logits by a number: the answers
+#   stay, but all three measures change. So a change of sharpness can be partly a change of
+#   confidence. Look at NLL and ECE beside it.
+# - **Choosing settings on the test set.** Ours, epochs and crops, were chosen on validation
+#   images (`notebooks/results/settings.csv`). The radii were fixed beforehand.
 #
 # ## References
 #
@@ -296,4 +344,9 @@ check.sam_step(my_sam_step)
 # - Theisen, Kim, Yang, Hodgkinson, Mahoney (2023). *When are ensembles really
 #   effective?* NeurIPS. arXiv 2305.12313.
 # - Hutchinson (1990). *A stochastic estimator of the trace of the influence matrix for
-#   Laplacian smoothing splines.* Communications in Statistics.
+#   Laplacian smoothing splines.* Communications in Statistics: Simulation and
+#   Computation 19(2).
+# - Dinh, Pascanu, Bengio, Bengio (2017). *Sharp minima can generalize for deep nets.* ICML.
+#   arXiv 1703.04933.
+# - Hendrycks, Dietterich (2019). *Benchmarking neural network robustness to common
+#   corruptions and perturbations.* ICLR. arXiv 1903.12261. (Our strengths differ.)
