@@ -143,8 +143,9 @@ def our_steps(
 
     def run() -> int:
         used = 0
-        for batch in itertools.islice(batches.epoch(next(epochs)), steps):
-            train_step(state, batch, masks, train)
+        epoch = itertools.islice(batches.epoch(next(epochs)), steps)
+        for step, batch in enumerate(epoch):
+            train_step(state, batch, masks, train, step)
             used += batch.labels.numel()
         return used
 

@@ -36,9 +36,8 @@ def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
     masks = masks.to(device)
     sums, steps = torch.zeros(config.members, device=device), 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(stream(config.seed, epoch, "dropout").initial_seed())
         for batch in batches.epoch(epoch):
-            losses = train_step(state, batch, masks, config)
+            losses = train_step(state, batch, masks, config, steps)
             _check_finite(losses, epoch, steps, lr)
             sums, steps = sums + losses, steps + 1
     for m, loss in enumerate((sums / steps).tolist()):
@@ -48,14 +47,19 @@ def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
 
 
 def train_step(
-    state: State, batch: Batch, masks: Tensor, config: TrainConfig
+    state: State, batch: Batch, masks: Tensor, config: TrainConfig, step: int
 ) -> Float[Tensor, " M"]:
     """One step of all members: each one's gradient goes into its slice.
+
+    Seeds the global generator, which dropout draws from, for each member and step;
+    `train_epoch` puts it back afterwards.
 
     Returns the members' losses before the step.
     """
     losses = []
     for m, member in enumerate(state.members):
+        key = (config.seed + m, state.epoch, step, "dropout")
+        torch.manual_seed(stream(*key).initial_seed())
         with torch.autocast(batch.images.device.type, torch.bfloat16, config.bf16):
             loss, slopes = loss_and_balanced_gradient(
                 member,

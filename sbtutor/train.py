@@ -38,7 +38,7 @@ class Run:
     members: list[nn.Module]
     history: pd.DataFrame  # one row an epoch and member: epoch, member, lr, loss
     sam_masks: Bool[Tensor, "M N"] | None  # SharpBalance only
-    scores: Float[Tensor, "M N"] | None  # the Fisher traces behind them
+    scores: Float[Tensor, "M N"] | None  # the Fisher traces, if they were taken
     metrics: dict[str, float]
 
 
@@ -79,18 +79,20 @@ def _train(
     batches = Batches(train, config, device)
     label = f"{out.name} ({config.method}, seed {config.seed})"
     progress = Progress(label, config.epochs, state.epoch)
-    while state.epoch < config.epochs:
-        start = time.monotonic()
-        if state.epoch == config.warmup_epochs:
-            _branch(state, config, train, device, trunk)
-        train_epoch(state, batches, config)
-        state.seconds += time.monotonic() - start
-        _write_history(out, state)
-        state.save(out / "checkpoint.pt")
-        last = state.history[-config.members :]
-        loss = sum(row["loss"] for row in last) / config.members
-        progress.step(f"loss {loss:.3f}, lr {last[0]['lr']:g}")
-    progress.close()
+    try:
+        while state.epoch < config.epochs:
+            start = time.monotonic()
+            if state.epoch == config.warmup_epochs:
+                _branch(state, config, train, device, trunk)
+            train_epoch(state, batches, config)
+            state.seconds += time.monotonic() - start
+            _write_history(out, state)
+            state.save(out / "checkpoint.pt")
+            last = state.history[-config.members :]
+            loss = sum(row["loss"] for row in last) / config.members
+            progress.step(f"loss {loss:.3f}, lr {last[0]['lr']:g}")
+    finally:
+        progress.close()
 
 
 def _branch(

@@ -26,6 +26,7 @@ def test_says_how_it_was_made(name, capsys):
     frame = results.committed(FOLDER / name)
     assert f"recompute.py {name}" in capsys.readouterr().out
     story = files.read_json(FOLDER / f"{name}.json")
+    assert {"what", "seconds", "device", "torch", "date"} <= set(story)
     assert sorted(set(frame["seed"])) == story["seeds"]
     assert not frame.drop(columns=["limit", "size"], errors="ignore").isna().any(None)
 

@@ -296,7 +296,7 @@ def above_line(table, method):
 
 
 # %% tags=["nbval-check-output"]
-for name in ("SharpBalance", "random", "shared", "code", "code_boost"):
+for name in ("SharpBalance", "random", "shared", "code_boost"):
     print(
         f"{name} 0.2: DER above the line",
         results.interval(above_line(cifar, f"{name} 0.2")),

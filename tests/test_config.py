@@ -1,0 +1,109 @@
+"""Configs refuse nonsense where it is written, and survive JSON."""
+
+import dataclasses
+import json
+
+import jaxtyping
+import pytest
+
+from sbtutor import config
+from sbtutor.config import DataConfig, Experiment, ModelConfig, TrainConfig
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Calls as users make them: without the tests' own check of annotations."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.parametrize("name", ["smoke", "class", "paper"])
+def test_from_dict_inverts_to_dict_through_json(name):
+    experiment = config.preset(name)
+    assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == (
+        experiment
+    )
+
+
+def test_the_paper_preset_is_the_papers_sharpbalance_on_cifar10():
+    """Its settings must stay valid for each method."""
+    paper = config.preset("paper")
+    for method in ("sgd", "sam", "sharpbalance"):
+        train = dataclasses.replace(paper.train, method=method)
+        assert (train.epochs, train.warmup_epochs, train.milestones) == (
+            *(200, 100),
+            (100, 150),
+        )
+    assert (paper.data.name, paper.model.name) == ("cifar10", "resnet18")
+
+
+def test_milestones_may_be_a_list_and_root_a_path(tmp_path):
+    """What papermill and pathlib hand over compares equal to what JSON gives back."""
+    assert TrainConfig(milestones=[3, 5]) == TrainConfig(milestones=(3, 5))
+    assert DataConfig(root=tmp_path) == DataConfig(root=str(tmp_path))
+
+
+def test_configs_cannot_be_changed_after_their_check():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.preset("class").train.rho = -1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: config.preset("clas"), "unknown preset 'clas': did you mean 'class'"),
+        (lambda: ModelConfig(name="resnt20"), "unknown model 'resnt20': did you mean"),
+        (
+            lambda: ModelConfig(name="?"),
+            r"unknown model '\?': choose one of mlp, lenet",
+        ),
+        (lambda: ModelConfig(norm="layer"), "unknown norm 'layer'.*batch, group"),
+        (lambda: ModelConfig(width=0), "model width must be at least 1 .*got 0"),
+        (lambda: DataConfig(limit=0), "data limit must be at least 1 .*got 0"),
+        (lambda: DataConfig(size=-1), "data size must be at least 1 .*got -1"),
+    ],
+)
+def test_data_and_model_errors_name_value_and_remedy(unchecked, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "sma"}, "unknown method 'sma': did you mean 'sam'"),
+        ({"split": "cod"}, "unknown split 'cod': did you mean 'code'"),
+        ({"schedule": "step"}, "unknown schedule 'step'.*multistep, cosine"),
+        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"lr": 0.0}, "lr must be positive, got 0"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"lr_decay": -0.1}, "lr_decay must be positive, got -0.1"),
+        ({"weight_decay": -1.0}, "weight_decay cannot be negative, got -1"),
+        ({"crop": -1}, "crop cannot be negative, got -1"),
+        ({"rho": -0.1}, "rho cannot be negative, got -0.1"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"milestones": (5, 3)}, r"milestones must be rising epochs.*\(5, 3\)"),
+        ({"milestones": (0, 3)}, r"milestones must be rising epochs from 1.*\(0, 3\)"),
+        ({"method": "sam", "rho": 0.0}, "got rho=0.0; for rho = 0 write method='sgd'"),
+        ({"method": "sharpbalance", "members": 1}, "members >= 2, got members=1"),
+        (
+            {"method": "sharpbalance", "epochs": 20, "warmup_epochs": 20},
+            "warmup_epochs=20 epochs, but training has epochs=20; write 0 <=",
+        ),
+        ({"method": "sharpbalance", "warmup_epochs": -1}, "warmup_epochs=-1 epochs"),
+        (
+            {"method": "sharpbalance", "sam_fraction": 1.0},
+            r"in \(0, 1\), got 1.0; for SAM on all samples write method='sam'",
+        ),
+        ({"method": "sharpbalance", "sam_fraction": 0.0}, r"in \(0, 1\), got 0.0"),
+    ],
+)
+def test_train_errors_name_value_and_remedy(unchecked, settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
+def test_sgd_ignores_what_only_sharpbalance_needs():
+    """So that one base config can be varied by method alone."""
+    TrainConfig(method="sgd", members=1, rho=0.0, warmup_epochs=999, sam_fraction=1.0)

@@ -1,0 +1,164 @@
+"""The networks are the papers': parameter counts, references, seeds."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from sbtutor import config, models
+from sbtutor.config import ModelConfig
+
+SIZES = {"medium_cnn": 16}
+
+
+def built(name, norm="batch", width=None, side=None, classes=10, seed=0):
+    side = side or SIZES.get(name, 8)
+    model = ModelConfig(name=name, width=width, norm=norm)
+    return models.build(model, (3, side, side), classes, seed)
+
+
+def images(count=4, side=8, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, side, side, generator=generator, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "in_shape", "count"),
+    [
+        ("resnet20", (3, 32, 32), 272_474),  # He et al.'s 0.27 M, 1x1 shortcuts
+        ("resnet18", (3, 32, 32), 11_173_962),  # CIFAR stem
+        ("wrn28_10", (3, 32, 32), 36_479_194),  # the 36.5 M of the paper
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, in_shape, count):
+    with torch.device("meta"):
+        model = models.build(ModelConfig(name=name), in_shape, 10, 0)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_mlp_has_the_parameters_of_its_three_matrices():
+    model = built("mlp", width=7)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == (3 * 8 * 8 + 1) * 7 + (7 + 1) * 7 + (7 + 1) * 10
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_resnet18_equals_torchvisions_with_the_cifar_stem(training):
+    ours = built("resnet18", width=64, side=16).double()
+    theirs = torchvision.models.resnet18(num_classes=10).double()
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    theirs = theirs.double()
+    own = [v for k, v in ours.state_dict().items() if not k.startswith("normalize")]
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), own, strict=True)))
+    x = images(3, 16, dtype=torch.float64)
+    ours.train(training), theirs.train(training)
+    torch.testing.assert_close(
+        ours(x), theirs((x - 0.5) / 0.25), rtol=1e-10, atol=1e-10
+    )
+
+
+def test_small_cnn_may_pool_before_relu_because_maximum_and_relu_commute():
+    model = built("small_cnn", width=4).double().eval()
+    x = images(dtype=torch.float64)
+    h = (x - 0.5) / 0.25
+    for stage in (1, 2, 3):
+        h = F.relu(
+            model.get_submodule(f"norm{stage}")(model.get_submodule(f"conv{stage}")(h))
+        )
+        h = F.max_pool2d(h, 2) if stage < 3 else h.mean((2, 3))
+    torch.testing.assert_close(model(x), model.head(h))
+
+
+def test_medium_cnn_has_no_relu_after_the_fourth_convolution():
+    model = built("medium_cnn", width=4).eval()
+    features = model[:-1](images(8, 16))
+    assert features.min() < 0
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_basic_block_with_nothing_in_it_is_relu(norm):
+    """relu(x + norm(...)) with the last norm's weight at zero."""
+    block = models.BasicBlock(8, 8, 1, norm)
+    nn.init.zeros_(block.norm2.weight)
+    x = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block(x), F.relu(x))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_preactivation_block_with_nothing_in_it_is_the_identity(norm):
+    block = models.PreActBlock(8, 8, 1, norm)
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block(x), x)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("name", get_args(config.ModelName))
+def test_every_parameter_takes_part(name, norm):
+    """No layer is built and then forgotten."""
+    model = built(name, norm, width=4, side=16)
+    F.cross_entropy(model(images(8, 16)), torch.arange(8)).backward()
+    idle = [k for k, p in model.named_parameters() if not p.grad.abs().sum() > 0]
+    assert not idle
+
+
+@pytest.mark.parametrize(("norm", "alone"), [("group", True), ("batch", False)])
+@pytest.mark.parametrize("name", ["small_cnn", "resnet8", "wrn28_10"])
+def test_only_batch_norm_lets_samples_see_each_other(name, norm, alone):
+    model = built(name, norm, width=8).double().train()
+    x = images(6, dtype=torch.float64)
+    assert torch.allclose(model(x)[:3], model(x[:3]), atol=1e-9) == alone
+
+
+@pytest.mark.parametrize("name", ["lenet", "small_cnn", "resnet8"])
+def test_a_seed_decides_the_weights_and_leaves_global_randomness_alone(name):
+    before = torch.random.get_rng_state()
+    first, again, other = (built(name, seed=s) for s in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_convolutions_start_with_he_et_als_variance():
+    """Var w = 2 / fan_in; the estimate from n weights has error 2/fan_in sqrt(2/n)."""
+    for conv in built("resnet20").modules():
+        if isinstance(conv, nn.Conv2d):
+            fan_in = conv.weight[0].numel()
+            error = math.sqrt(2 / conv.weight.numel())
+            assert abs(conv.weight.square().mean() * fan_in / 2 - 1) < 4.5 * error
+
+
+def test_images_are_normalised_before_anything_else():
+    """Scaling images and normalize.mean/std alike leaves the logits as they are."""
+    model = built("small_cnn").double().eval()
+    x = images(dtype=torch.float64)
+    before = model(x)
+    model.normalize.mean.mul_(3).add_(1), model.normalize.std.mul_(3)
+    torch.testing.assert_close(model(3 * x + 1), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("lenet", 4), ("small_cnn", 4), ("medium_cnn", 16)]
+)
+def test_images_too_small_for_the_pooling_are_refused(name, side):
+    assert built(name, side=side)(images(2, side)).isfinite().all()
+    message = f"{name} pools .* at least {side}x{side} pixels, got {side - 1}x{side}"
+    with pytest.raises(ValueError, match=message):
+        models.build(ModelConfig(name=name), (3, side - 1, side), 10, 0)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        built("mlp", classes=1)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("width", [1, 2, 6, 10, 16])
+def test_any_width_has_a_norm(width, norm):
+    """The number of groups divides the channels, whatever they are."""
+    assert built("small_cnn", norm, width=width)(images()).isfinite().all()
