@@ -5,9 +5,9 @@
 The ordinary way is what research scripts do: members in turn, a `DataLoader` with PIL
 transforms (crop, flip, to tensor, normalise), contiguous tensors, an unfused optimizer,
 SAM by in-place steps, and for SharpBalance a Python list in which each sample's index
-is looked up, as in the published code. Both do the same arithmetic on the same network.
-They are timed in turn, A B A B ..., in one process with one thread; a ratio is the
-median over the pairs.
+is looked up, one NumPy integer after the other, as in the published code. Both do the
+same arithmetic on the same network. They are timed in turn, A B A B ..., in one process
+with one thread; a ratio is the median over the pairs.
 """
 
 import argparse
@@ -109,13 +109,14 @@ def ordinary_steps(
     ]
     normal_lists = [list((~mask).nonzero().squeeze(1).numpy()) for mask in masks]
     loader = DataLoader(PilImages(split), batch_size, shuffle=True, drop_last=True)
+    endless = (batch for _ in itertools.count() for batch in loader)
 
     def run() -> int:
         used = 0
         for member, optimizer, normal in zip(
             members, optimizers, normal_lists, strict=True
         ):
-            for images, labels, index in itertools.islice(loader, steps):
+            for images, labels, index in itertools.islice(endless, steps):
                 if method == "sharpbalance":
                     sam = [i not in normal for i in index.tolist()]
                 else:
@@ -137,14 +138,14 @@ def our_steps(
         method=method, batch_size=batch_size, crop=CROP, flip=True, lr=0.01, rho=RHO
     )
     experiment = Experiment(model=config, train=train)
-    state = fresh(experiment, tuple(split.images.shape[1:]), 10)
+    about = {"in_shape": split.images.shape[1:], "classes": 10}
+    state = fresh(experiment, about)
     batches = Batches(split, train, torch.device("cpu"))
-    epochs = itertools.count()
+    endless = (batch for e in itertools.count() for batch in batches.epoch(e))
 
     def run() -> int:
         used = 0
-        epoch = itertools.islice(batches.epoch(next(epochs)), steps)
-        for step, batch in enumerate(epoch):
+        for step, batch in enumerate(itertools.islice(endless, steps)):
             train_step(state, batch, masks, train, step)
             used += batch.labels.numel()
         return used

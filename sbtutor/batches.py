@@ -48,7 +48,8 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All samples once, in an order of its own for each member.
 
-        The batches' sizes differ by at most one, so that none is tiny.
+        The batches' sizes differ by at most one, so that none is tiny: none has one
+        sample alone, which BatchNorm could not normalise.
         """
         seeds = [self.config.seed + m for m in range(self.config.members)]
         samples = len(self.labels)
@@ -61,6 +62,7 @@ class Batches:
         moves = torch.stack([self._moves(s, epoch) for s in seeds])
         order, moves = order.to(self.device), moves.to(self.device)
         count = math.ceil(samples / self.config.batch_size)
+        count = max(1, min(count, samples // 2))
         parts = (t.tensor_split(count, dim=1) for t in (order, moves))
         for index, move in zip(*parts, strict=True):
             images = self._take(index.flatten(), move.flatten(0, 1))

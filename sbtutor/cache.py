@@ -17,6 +17,7 @@ from sbtutor import archives, files
 
 EMBEDDED = ("fashion-mini", "digits")
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 ANNOTATIONS = "val_annotations.txt"
 # PIL's modes of 8 bits a channel, without colour and with it.
 GREY = ("1", "L", "LA")
@@ -60,7 +61,8 @@ def load(path: Path) -> dict[str, Any]:
 def _decoded(path: PurePosixPath, content: bytes, size: int | None) -> np.ndarray:
     """One image as uint8 (C, H, W); greyscale stays one channel."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        # By content PIL would also run Ghostscript and other readers.
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.mode not in GREY + COLOUR:
                 raise ValueError(f"mode {image.mode}, not 8 bits a channel")
             image = image.convert("L" if image.mode in GREY else "RGB")

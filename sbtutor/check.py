@@ -37,7 +37,7 @@ def ensemble_probs(answer: Callable[[Tensor], Tensor]) -> bool:
     right = logits.softmax(-1).mean(0)
     mine = answer(logits.clone())
     problem = _as_tensor(mine, right, "one row of C probabilities per sample")
-    if problem is not None or torch.allclose(mine, right, atol=1e-5):
+    if problem is not None or torch.allclose(mine.to(right), right, atol=1e-5):
         return _say(problem)
     wrong = {
         "you averaged the logits; turn each member's logits into probabilities first, "
@@ -50,7 +50,7 @@ def ensemble_probs(answer: Callable[[Tensor], Tensor]) -> bool:
         "you summed over members; divide by their number.": logits.softmax(-1).sum(0),
     }
     for text, value in wrong.items():
-        if torch.allclose(mine, value, atol=1e-5):
+        if torch.allclose(mine.to(value), value, atol=1e-5):
             return _say(text)
     return _say("the rows should be the mean over members of softmax(logits).")
 
@@ -101,7 +101,7 @@ def sam_step(answer: Callable[[Tensor, Tensor, float], Tensor]) -> bool:
 
 
 def _sam_step_problem(mine: Tensor, w: Tensor, g: Tensor, rho: float) -> str | None:
-    if torch.allclose(mine, w + rho * g / g.norm(), atol=1e-6):
+    if torch.allclose(mine.to(w), w + rho * g / g.norm(), atol=1e-6):
         return None
     wrong = {
         "this goes downhill; SAM looks uphill, so add the step.": w - rho * g / 5,
@@ -115,7 +115,7 @@ def _sam_step_problem(mine: Tensor, w: Tensor, g: Tensor, rho: float) -> str | N
         + rho * g.sign(),
     }
     for text, value in wrong.items():
-        if torch.allclose(mine, value, atol=1e-6):
+        if torch.allclose(mine.to(value), value, atol=1e-6):
             return text
     return "the result should be w + rho * g / ||g||, for any rho."
 

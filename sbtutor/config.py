@@ -1,9 +1,11 @@
 """What an experiment is: data, model and training, each a frozen dataclass."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,6 +39,31 @@ def _check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
     )
 
 
+def _plain(name: str, value: Any, kind: Any) -> Any:
+    """A setting as Python's own bool, int or float, so that it survives JSON."""
+    if kind == int | None:
+        return None if value is None else _plain(name, value, int)
+    if kind == Sequence[int]:
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        _check(is_list, f"{name} must be a list of whole numbers, got {value!r}")
+        return tuple(_plain(name, item, int) for item in value)
+    wanted = {bool: (bool, "True or False"), int: (Integral, "a whole number")}
+    wanted[float] = (Real, "a finite number")
+    if kind not in wanted:
+        return value
+    types, words = wanted[kind]
+    fits = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
+    fits = fits and (kind is not float or math.isfinite(value))
+    _check(fits, f"{name} must be {words}, got {value!r} ({type(value).__name__})")
+    return kind(value)
+
+
+def _make_plain(config: Any) -> None:
+    for setting in dataclasses.fields(config):
+        value = _plain(setting.name, getattr(config, setting.name), setting.type)
+        object.__setattr__(config, setting.name, value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which images, how many, how large."""
@@ -48,6 +75,8 @@ class DataConfig:
     seed: int = 0  # which images `limit` and the validation cut take
 
     def __post_init__(self) -> None:
+        _make_plain(self)
+        _check(isinstance(self.name, str), f"a data set's name, not {self.name!r}")
         for what, value in (("limit", self.limit), ("size", self.size)):
             _check(
                 value is None or value >= 1,
@@ -63,9 +92,10 @@ class ModelConfig:
 
     name: ModelName = "small_cnn"
     width: int | None = None  # channels (or hidden units) of the first stage
-    norm: Norm = "batch"  # mlp, lenet and medium_cnn have no norm layers
+    norm: Norm = "batch"  # no effect on mlp, lenet, medium_cnn: no norm layers there
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_choice("model", self.name, get_args(ModelName))
         _check_choice("norm", self.norm, get_args(Norm))
         _check(
@@ -100,7 +130,7 @@ class TrainConfig:
     compile: bool = False  # torch.compile the members' forward pass
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        _make_plain(self)
         _check_choice("method", self.method, get_args(Method))
         _check_choice("split", self.split, get_args(SampleSplit))
         _check_choice("schedule", self.schedule, get_args(Schedule))
@@ -168,9 +198,7 @@ class Experiment:
         return cls(
             data=DataConfig(**saved["data"]),
             model=ModelConfig(**saved["model"]),
-            train=TrainConfig(
-                **saved["train"] | {"milestones": tuple(saved["train"]["milestones"])}
-            ),
+            train=TrainConfig(**saved["train"]),
         )
 
 

@@ -79,9 +79,16 @@ def channel_statistics(
 
     The deviation of a constant channel is set to 1, so that it can be divided by.
     """
-    pixels = images.transpose(0, 1).flatten(1).double() / 255
-    std = pixels.std(1)
-    return pixels.mean(1).float(), torch.where(std > 0, std, 1.0).float()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = [
+        images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])
+    ]
+    weights = torch.stack(counts).cpu().double()  # how often each value occurs
+    pixels = weights.sum(1)
+    mean = weights @ values / pixels
+    squares = (weights * (values - mean[:, None]).square()).sum(1)
+    std = (squares / (pixels - 1).clamp_min(1)).sqrt()
+    return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
 def _balanced(labels: Tensor, count: int, seed: int) -> Tensor:
@@ -173,6 +180,13 @@ def _digits(config: DataConfig) -> Splits:
 def _with_validation(train: Split, test: Split, seed: int) -> Splits:
     """Cut the validation split from the training images; shuffle the test images."""
     train, val = _cut(train, max(1, round(VALIDATION * len(train.labels))), seed)
+    left = train.labels.bincount(minlength=len(train.classes))
+    if (left == 0).any():
+        name = train.classes[int((left == 0).nonzero()[0])]
+        raise ValueError(
+            f"class {name!r} has too few images: the validation split, cut from train, "
+            "took all of them; add images, or a val/ folder of your own"
+        )
     return Splits(train, val, subset(test, len(test.labels), seed))
 
 

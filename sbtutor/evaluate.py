@@ -5,16 +5,17 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from sbtutor import corruptions, data, diversity, metrics, sharpness
+from sbtutor import corruptions, data, diversity, metrics, models, sharpness
 from sbtutor.predict import Predictions, predict
 
-# Named one by one, so that a new kind of corruption does not change old results.
+# Named one by one: a kind appended to corruptions.KINDS leaves these results alone.
 KINDS = ("gaussian_noise", "impulse_noise", "defocus_blur", "contrast", "brightness")
 SEVERITIES = (1, 3, 5)
 SHIFT_IMAGES = 1000  # test images, each seen under every corruption and severity
 SHARPNESS_IMAGES = 1000  # training images, without augmentation
 SHARPNESS_RHO = 0.1  # radius of `sam_rise`, the same for every run so that runs compare
 PROBES = 10  # of the Hessian trace, a member
+CHUNK = 250  # images at once for it
 
 
 def predictions_row(predictions: Predictions) -> dict[str, float]:
@@ -67,7 +68,8 @@ def sharpness_row(members: list[nn.Module], train: data.Split) -> dict[str, floa
     few = data.subset(train, min(SHARPNESS_IMAGES, len(train.labels)), seed=0)
     rows = [_member_sharpness(member, few) for member in members]
     return {
-        name: float(torch.stack([row[name] for row in rows]).mean()) for name in rows[0]
+        name: float(torch.stack([row[name].cpu() for row in rows]).mean())
+        for name in rows[0]
     }
 
 
@@ -75,17 +77,27 @@ def _member_sharpness(member: nn.Module, split: data.Split) -> dict[str, Tensor]
     device = next(member.parameters()).device
     images = data.to_float(split.images.to(device))
     labels = split.labels.to(device)
-    was_training = member.training
-    member.eval()
-    try:
+    params = sharpness.parameters_of(member)
+    with models.evaluating(member):
         loss_fn = sharpness.loss_of(member, images, labels)
-        params = sharpness.parameters_of(member)
-        generator = torch.Generator().manual_seed(0)
-        trace, _ = sharpness.hessian_trace(loss_fn, params, PROBES, generator)
         return {
             "sam_rise": sharpness.sam_sharpness(loss_fn, params, SHARPNESS_RHO),
             "fisher_trace": sharpness.fisher_trace(member, images, labels).mean(),
-            "hessian_trace": trace,
+            "hessian_trace": _hessian_trace(member, params, images, labels),
         }
-    finally:
-        member.train(was_training)
+
+
+def _hessian_trace(
+    member: nn.Module, params: dict[str, Tensor], images: Tensor, labels: Tensor
+) -> Tensor:
+    """Of the mean loss, chunk by chunk: the graph of a second derivative is large.
+
+    Each chunk meets the same probes, so the mean is that of one large batch.
+    """
+    total = torch.zeros(())
+    for x, y in zip(images.split(CHUNK), labels.split(CHUNK)):
+        generator = torch.Generator().manual_seed(0)
+        loss_fn = sharpness.loss_of(member, x, y)
+        trace, _ = sharpness.hessian_trace(loss_fn, params, PROBES, generator)
+        total = total + trace.cpu() * len(y) / len(labels)
+    return total

@@ -75,8 +75,10 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "delete it and run again") -> Any:
     """The value that `write_json` wrote.
+
+    `remedy` says what the reader can do about a broken file, for the message.
 
     Raises:
         BrokenFileError: the file is not JSON.
@@ -85,8 +87,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise BrokenFileError(
-            f"{path} is not valid JSON ({error}); it was altered or cut short: "
-            "delete its folder and run again"
+            f"{path} is not valid JSON ({error}): it was altered or cut short; {remedy}"
         ) from None
 
 

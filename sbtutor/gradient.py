@@ -15,8 +15,8 @@ Tensors = dict[str, Tensor]
 
 
 def _batch_norms(member: nn.Module) -> list[nn.Module]:
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return [m for m in member.modules() if isinstance(m, kinds)]
+    kind = nn.modules.batchnorm._BatchNorm  # 1d, 2d, 3d and SyncBatchNorm
+    return [m for m in member.modules() if isinstance(m, kind)]
 
 
 @contextlib.contextmanager
@@ -39,7 +39,8 @@ def _gradient(
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     logits = functional_call(member, leaves, (images,))
     loss = F.cross_entropy(logits, labels)
-    slopes = torch.autograd.grad(loss, tuple(leaves.values()))
+    weights = tuple(leaves.values())
+    slopes = torch.autograd.grad(loss, weights, materialize_grads=True)
     return loss.detach(), dict(zip(leaves, slopes, strict=True))
 
 
@@ -117,10 +118,12 @@ def balanced_gradient(
         One tensor a trainable parameter, by name. The weights stay as they are.
 
     Raises:
-        ValueError: rho < 0, or a mask that does not fit the batch.
+        ValueError: rho < 0, an empty batch, or a mask that does not fit the batch.
     """
     if not rho >= 0:
         raise ValueError(f"rho is a distance and cannot be negative, got rho={rho}")
+    if len(labels) == 0:
+        raise ValueError("a gradient needs at least one sample, got an empty batch")
     if sam_mask.shape != labels.shape or sam_mask.dtype != torch.bool:
         raise ValueError(
             f"sam_mask must be bool with one entry per label, {tuple(labels.shape)}; "

@@ -1,5 +1,6 @@
 """The networks of the four papers, from an MLP to Wide ResNet 28-10."""
 
+import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -9,6 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbtutor.config import ModelConfig
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; whatever mode the model was in comes back."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 class Normalize(nn.Module):

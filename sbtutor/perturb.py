@@ -23,33 +23,27 @@ def norm(tensors: Tensors, lead: int = 0) -> Tensor:
     return torch.stack(squares).sum(0).sqrt()
 
 
-def scaled_to(tensors: Tensors, rho: float, lead: int = 0) -> Tensors:
+def scaled_to(tensors: Tensors, rho: float) -> Tensors:
     """The same direction with length rho: rho t / ||t||.
 
     A zero vector stays zero: 1e-12 is added to the norm, as in Foret et al.'s code.
     """
-    scale = rho / (norm(tensors, lead) + 1e-12)
-    return {
-        name: t * scale.reshape(scale.shape + (1,) * (t.dim() - lead))
-        for name, t in tensors.items()
-    }
+    scale = rho / (norm(tensors) + 1e-12)
+    return {name: t * scale for name, t in tensors.items()}
 
 
-def along_gradient(
-    params: Tensors, gradient: Tensors, rho: float, lead: int = 0
-) -> Tensors:
+def along_gradient(params: Tensors, gradient: Tensors, rho: float) -> Tensors:
     """SAM's ascent, w + rho g / ||g||_2 (Foret et al. 2021; normalised).
 
     Args:
         params: the weights w.
         gradient: the gradient g of the loss at w, same names and shapes.
         rho: length of the step, in the unit of the weights.
-        lead: leading axes that hold separate networks, each with its own norm.
 
     Returns:
         New tensors; `params` is left as it is.
     """
-    step = scaled_to(gradient, rho, lead)
+    step = scaled_to(gradient, rho)
     return {name: w + step[name] for name, w in params.items()}
 
 

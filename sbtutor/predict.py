@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sbtutor import data, files
+from sbtutor import data, files, models
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,10 @@ def predict(
 
 def _logits(member: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     like = next(member.parameters())
-    was_training = member.training
-    member.eval()
-    try:
+    with models.evaluating(member):
         return torch.cat(
             [
                 member(data.to_float(batch.to(like.device)).to(like.dtype)).cpu()
                 for batch in images.split(batch_size)
             ]
         )
-    finally:
-        member.train(was_training)

@@ -90,16 +90,25 @@ def table(root: Path | str) -> pd.DataFrame:
     Columns: `run` (folder name), the settings (`data`, `model`, then the fields of
     each config; a name that two configs share gets its part in front), the metrics,
     then seconds, device and versions. Unfinished runs are left out.
+
+    Raises:
+        ValueError: a run is damaged, or of another version; names it.
     """
     rows = []
     for path in sorted(Path(root).rglob(METRICS)):
         run = path.parent
-        rows.append(
-            {"run": run.name}
-            | _settings(load_experiment(run))
-            | load_metrics(run)
-            | files.read_json(run / "provenance.json")
-        )
+        try:
+            rows.append(
+                {"run": run.name}
+                | _settings(load_experiment(run))
+                | load_metrics(run)
+                | files.read_json(run / "provenance.json")
+            )
+        except (OSError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{run} is no run that this version can read ({error}); "
+                "move it away, or train it again"
+            ) from None
     return pd.DataFrame(rows)
 
 
@@ -127,7 +136,7 @@ def committed(name: Path | str) -> pd.DataFrame:
             f"no committed result {name} ({table} and {story} are needed); "
             "run this from the folder notebooks/, or recompute it there"
         )
-    made = files.read_json(story)
+    made = files.read_json(story, "fetch it again from the repository")
     print(
         f"{made['what']}; measured {made['date']} on {made['device']} with torch "
         f"{made['torch']} in {made['seconds'] / 60:.0f} core-minutes; "

@@ -75,12 +75,17 @@ def sam_masks(
         True where member i perturbs its weights for sample n.
 
     Raises:
-        ValueError: unknown split, k outside (0, 1), fewer than two members, scores
-            that are not finite.
+        ValueError: unknown split, k outside (0, 1), k N below 1, fewer than two
+            members, scores that are not finite.
     """
     _check(scores, sam_fraction, split)
     # 0.29 * 100 is 28.999... in floating point: round away what is not meant.
     count = math.floor(round(sam_fraction * scores.shape[1], 6))
+    if count == 0:
+        raise ValueError(
+            f"sam_fraction={sam_fraction} of {scores.shape[1]} samples is less than "
+            "one sample, so nobody would nominate any; write a larger fraction"
+        )
     if split in ("code", "code_boost"):
         return _code_masks(_top(-scores, count), boost=split == "code_boost")
     paper = _union_of_others(_top(scores, count))

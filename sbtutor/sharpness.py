@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from sbtutor import perturb
+from sbtutor import models, perturb
 
 Params = dict[str, Tensor]
 LossFn = Callable[[Params], Tensor]
@@ -145,9 +145,7 @@ def fisher_trace(
         return F.cross_entropy(logits, label[None])
 
     per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0))
-    was_training = model.training
-    model.eval()
-    try:
+    with models.evaluating(model):
         return torch.cat(
             [
                 perturb.norm(per_sample(params, x, y), lead=1).square()
@@ -156,5 +154,3 @@ def fisher_trace(
                 )
             ]
         )
-    finally:
-        model.train(was_training)

@@ -25,9 +25,7 @@ def share_state(members: list[nn.Module]) -> tuple[Tensors, Tensors]:
     """Move the members' weights into common tensors, of which they become slices.
 
     Afterwards a change of `params[name][m]` is a change of member m, and one
-    optimizer over `params` trains all members. (Running the members' layers side by
-    side too, as grouped convolutions, was measured and left out: on a CPU it is no
-    faster than one member after the other, channels last.)
+    optimizer over `params` trains all members.
 
     Returns:
         params and buffers, each a dict from name to a tensor (M, ...).
@@ -57,14 +55,14 @@ class State:
     params: Tensors
     buffers: Tensors
     optimizer: torch.optim.SGD
-    shapes: dict[str, Any]  # in_shape and classes, to rebuild the members
+    about: dict[str, Any]  # of the data: in_shape, classes, digest of the images
     epoch: int = 0  # epochs done
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     scores: Tensor | None = None
     sam_masks: Tensor | None = None
     seconds: float = 0.0
 
-    SAVED = ("params", "buffers", "shapes", "epoch", "history", "seconds")
+    SAVED = ("params", "buffers", "about", "epoch", "history", "seconds")
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
@@ -74,9 +72,19 @@ class State:
         files.save_tensors(path, state)
 
     def restore(self, path: Path) -> None:
-        """Go back to what `save` wrote; raises BrokenFileError if it is damaged."""
+        """Go back to what `save` wrote.
+
+        Raises:
+            BrokenFileError: the file is damaged.
+            ValueError: it belongs to other images.
+        """
         remedy = "delete it and run again: training starts from the beginning"
         saved = files.load_tensors(path, remedy)
+        if saved["about"] != self.about:
+            raise ValueError(
+                f"{path} was trained on other images: the data set has changed since; "
+                "bring the old images back, or train in a new folder"
+            )
         with torch.no_grad():
             for own, old in ((self.params, "params"), (self.buffers, "buffers")):
                 for name, tensor in own.items():
@@ -106,11 +114,15 @@ def device_of(config: TrainConfig) -> torch.device:
     return device
 
 
-def fresh(
-    experiment: Experiment, in_shape: tuple[int, int, int], classes: int
-) -> State:
-    """The members before the first step, on their device, with one optimizer."""
+def fresh(experiment: Experiment, about: dict[str, Any]) -> State:
+    """The members before the first step, on their device, with one optimizer.
+
+    Args:
+        experiment: architecture and training.
+        about: of the data, at least `in_shape` [C, H, W] and the number of `classes`.
+    """
     config, device = experiment.train, device_of(experiment.train)
+    in_shape, classes = tuple(about["in_shape"]), about["classes"]
     members = [
         models.build(experiment.model, in_shape, classes, config.seed + m)
         .to(device)
@@ -130,5 +142,4 @@ def fresh(
     if config.compile:
         for member in members:
             member.compile()
-    shapes = {"in_shape": list(in_shape), "classes": classes}
-    return State(members, params, buffers, optimizer, shapes)
+    return State(members, params, buffers, optimizer, about)

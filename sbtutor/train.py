@@ -1,9 +1,11 @@
 """Train an ensemble into a run folder; resume it; load it."""
 
 import dataclasses
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -43,16 +45,15 @@ class Run:
 
 
 # Compiled members know neither vmap nor second derivatives.
-_eager = torch.compiler.set_stance("force_eager")
-
-
-@_eager
+@torch.compiler.set_stance("force_eager")
 def _score(state: State, split: data.Split, device: torch.device) -> Tensor:
     """Every member's Fisher trace of every training image, without augmentation."""
-    images = data.to_float(split.images).to(device)
-    labels = split.labels.to(device)
-    rows = [sharpness.fisher_trace(m, images, labels) for m in state.members]
-    return torch.stack(rows).cpu()
+    parts = []
+    for images, labels in zip(split.images.split(1024), split.labels.split(1024)):
+        x, y = data.to_float(images.to(device)), labels.to(device)
+        rows = [sharpness.fisher_trace(m, x, y) for m in state.members]
+        parts.append(torch.stack(rows).cpu())
+    return torch.cat(parts, dim=1)
 
 
 def _trunk_path(trunks: Path | str, experiment: Experiment) -> Path:
@@ -103,7 +104,7 @@ def _branch(
     trunk: Path | None,
 ) -> None:
     """After T_d epochs of SAM: keep the trunk, make SharpBalance's split."""
-    keep = trunk is not None and config.method != "sgd" and not trunk.exists()
+    keep = trunk is not None and not trunk.exists()
     if state.scores is None and (keep or config.method == "sharpbalance"):
         state.scores = _score(state, train, device)
     if keep:
@@ -133,12 +134,14 @@ def fit(
     The folder holds `config.json`, `checkpoint.pt` and `history.csv` (after each
     epoch), `val.npz` and `test.npz` (logits and labels), `provenance.json`, and, last
     of all, `metrics.json`. A killed run goes on from its checkpoint and ends with the
-    numbers of an unbroken one, bit for bit on one machine. A finished run is loaded.
+    numbers of an unbroken one, bit for bit on one machine's CPU. A finished run is
+    loaded. Weights come from the last epoch; validation images are only measured on.
 
     Args:
         experiment: data, model and training.
         out: the run folder; made if need be.
-        resume: False starts again from nothing and replaces what lies in `out`.
+        resume: False trains all epochs again and replaces what lies in `out`; nothing
+            is removed before the data are loaded.
         trunks: a folder. SAM and SharpBalance runs that agree in all but method,
             split and sam_fraction share their first T_d epochs, which are then
             trained once and kept there.
@@ -147,35 +150,51 @@ def fit(
         The run; its members are in eval mode.
 
     Raises:
-        ValueError: `out` holds another experiment; the data cannot be found; a
-            broken checkpoint.
+        ValueError: `out` holds another experiment, or one on other images; the data
+            cannot be found; a broken checkpoint.
         FloatingPointError: the loss is no longer finite.
         OSError: the disk is full; what was saved stays.
     """
     out = Path(out)
-    if not resume:
-        _clear(out)
-    results.check_same_experiment(out, experiment)
-    if results.is_complete(out):
-        return load_run(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; a run needs a folder of its own")
+    if resume:
+        results.check_same_experiment(out, experiment)
+        if results.is_complete(out):
+            return load_run(out)
     splits = data.load(experiment.data)
-    train = splits.train
-    state = fresh(experiment, tuple(train.images.shape[1:]), len(train.classes))
-    _set_statistics(state, train)
+    state = fresh(experiment, _about(splits.train))
+    _set_statistics(state, splits.train)
+    _clear(out, everything=not resume)
     files.write_json(out / "config.json", experiment.to_dict())
-    trunk = _trunk_path(trunks, experiment) if trunks else None
+    trunk = None
+    if trunks is not None and experiment.train.method != "sgd":
+        trunk = _trunk_path(trunks, experiment)
     if (out / "checkpoint.pt").exists():
         state.restore(out / "checkpoint.pt")
-    elif trunk is not None and experiment.train.method != "sgd" and trunk.exists():
+    elif resume and trunk is not None and trunk.exists():
         state.restore(trunk)
-    _train(state, experiment, train, out, trunk)
+    _train(state, experiment, splits.train, out, trunk)
     _finish(state, experiment, splits, out)
     return load_run(out)
 
 
-def _clear(out: Path) -> None:
+def _about(train: data.Split) -> dict[str, Any]:
+    """What a checkpoint must know of the images it was trained on."""
+    digest = hashlib.sha256(train.images.numpy()).hexdigest()
+    return {
+        "in_shape": list(train.images.shape[1:]),
+        "classes": len(train.classes),
+        "images": digest,
+    }
+
+
+def _clear(out: Path, everything: bool) -> None:
+    """Remove what a killed run left half-written, or the whole run."""
+    for leftover in out.glob(".*"):
+        leftover.unlink()
     names = ("metrics.json", "checkpoint.pt", "history.csv", "val.npz", "test.npz")
-    for name in (*names, "provenance.json", "config.json"):
+    for name in (*names, "provenance.json", "config.json") if everything else ():
         (out / name).unlink(missing_ok=True)
 
 
@@ -186,7 +205,7 @@ def _set_statistics(state: State, train: data.Split) -> None:
         member.normalize.std.copy_(std[:, None, None])
 
 
-@_eager
+@torch.compiler.set_stance("force_eager")
 def _finish(
     state: State, experiment: Experiment, splits: data.Splits, out: Path
 ) -> None:
@@ -219,16 +238,16 @@ def load_run(out: Path | str) -> Run:
             f"{out} holds no finished run (no {results.METRICS}); train it with "
             "train.fit(experiment, out)"
         )
+    if not (out / "checkpoint.pt").exists():
+        raise ValueError(
+            f"{out} has lost its checkpoint.pt, and with it the weights; delete the "
+            "folder and train again with train.fit(experiment, out)"
+        )
     experiment = results.load_experiment(out)
     here = dataclasses.replace(experiment.train, device="auto", compile=False)
     remedy = "delete the folder and train again with train.fit(experiment, out)"
-    saved = files.load_tensors(out / "checkpoint.pt", remedy)
-    shapes = saved["shapes"]
-    state = fresh(
-        dataclasses.replace(experiment, train=here),
-        tuple(shapes["in_shape"]),
-        shapes["classes"],
-    )
+    about = files.load_tensors(out / "checkpoint.pt", remedy)["about"]
+    state = fresh(dataclasses.replace(experiment, train=here), about)
     state.restore(out / "checkpoint.pt")
     return Run(
         out=out,

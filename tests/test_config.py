@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jaxtyping
+import numpy as np
 import pytest
 
 from sbtutor import config
@@ -77,7 +78,7 @@ def test_data_and_model_errors_name_value_and_remedy(unchecked, make, message):
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"lr": 0.0}, "lr must be positive, got 0"),
-        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"lr": float("nan")}, "lr must be a finite number, got nan"),
         ({"lr_decay": -0.1}, "lr_decay must be positive, got -0.1"),
         ({"weight_decay": -1.0}, "weight_decay cannot be negative, got -1"),
         ({"crop": -1}, "crop cannot be negative, got -1"),
@@ -107,3 +108,34 @@ def test_train_errors_name_value_and_remedy(unchecked, settings, message):
 def test_sgd_ignores_what_only_sharpbalance_needs():
     """So that one base config can be varied by method alone."""
     TrainConfig(method="sgd", members=1, rho=0.0, warmup_epochs=999, sam_fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (TrainConfig, {"members": 2.5}, r"members must be a whole number, got 2.5"),
+        (TrainConfig, {"members": True}, "members must be a whole number, got True"),
+        (TrainConfig, {"epochs": "3"}, r"epochs must be a whole number, got '3' \(str"),
+        (TrainConfig, {"rho": float("inf")}, "rho must be a finite number, got inf"),
+        (TrainConfig, {"flip": "no"}, "flip must be True or False, got 'no'"),
+        (TrainConfig, {"milestones": 5}, "milestones must be a list of whole numbers"),
+        (TrainConfig, {"milestones": (1.5, 2)}, "milestones must be a whole number"),
+        (DataConfig, {"limit": "5"}, "limit must be a whole number, got '5'"),
+        (DataConfig, {"name": 5}, "a data set's name, not 5"),
+        (ModelConfig, {"width": 2.5}, "width must be a whole number, got 2.5"),
+    ],
+)
+def test_values_of_another_kind_are_refused(unchecked, config, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(**settings)
+
+
+def test_numbers_become_pythons_own(unchecked):
+    """1 and 1.0 are one experiment, and NumPy's numbers can be written as JSON."""
+    ours = TrainConfig(rho=1, seed=np.int64(3), lr=np.float32(0.5))
+    assert ours == TrainConfig(rho=1.0, seed=3, lr=0.5)
+    assert [type(value) for value in (ours.rho, ours.seed, ours.lr)] == [
+        float,
+        int,
+        float,
+    ]

@@ -15,6 +15,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from sbtutor import data
@@ -433,3 +434,16 @@ def test_cifar10_is_read_from_torchvisions_files_without_a_download(
     assert splits.test.classes == tuple(names)
     for split in splits:
         assert torch.equal(split.images[0], torch.from_numpy(pixels[0]))
+
+
+def test_a_class_that_validation_would_take_whole_is_named(tmp_path):
+    for part in ("train", "test"):
+        for name, count in (("ant", 19), ("bee", 1)):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.full((4, 4), i, np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    data.import_images(tmp_path / "images", "mine", tmp_path)
+    with pytest.raises(ValueError, match="class 'bee' has too few images"):
+        data.load(DataConfig(name="mine", root=tmp_path))

@@ -27,7 +27,9 @@ def start(name="small_cnn", **settings):
     settings = {"members": 2, "batch_size": 10, "device": "cpu", **settings}
     config = TrainConfig(**settings)
     model = ModelConfig(name=name, width=4)
-    fresh = state.fresh(Experiment(model=model, train=config), (1, 8, 8), 3)
+    fresh = state.fresh(
+        Experiment(model=model, train=config), {"in_shape": [1, 8, 8], "classes": 3}
+    )
     return fresh, Batches(split(), config, CPU), config
 
 

@@ -280,3 +280,12 @@ def test_a_negative_radius_is_refused(rho):
 def test_a_mask_that_does_not_fit_is_refused(unchecked, wrong, message):
     with pytest.raises(ValueError, match=message):
         balanced_gradient(*case(), wrong, RHO)
+
+
+def test_an_empty_batch_is_refused():
+    network = models.build(ModelConfig(name="mlp", width=4), (1, 4, 4), 3, seed=0)
+    nothing = torch.zeros(0, dtype=torch.long)
+    with pytest.raises(ValueError, match="at least one sample, got an empty batch"):
+        balanced_gradient(
+            network, torch.zeros(0, 1, 4, 4), nothing, nothing.bool(), 0.1
+        )

@@ -262,7 +262,7 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match=message):
         train.fit(wild, tmp_path)
     splits = data.load(TOY.data)
-    last = state.fresh(wild, tuple(splits.train.images.shape[1:]), 10)
+    last = state.fresh(wild, train._about(splits.train))
     last.restore(tmp_path / "checkpoint.pt")
     assert last.epoch == 2
     assert all(p.isfinite().all() for p in last.params.values())
@@ -297,3 +297,58 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(unbroken, tmp_path):
         assert metrics(out) == metrics(unbroken)
     finally:
         subprocess.run(["umount", str(out)], check=True)
+
+
+def test_other_images_under_the_same_name_are_noticed(tmp_path, monkeypatch):
+    load = data.load
+    interrupted = dataclasses.replace(TOY.train, method="sgd")
+    experiment = dataclasses.replace(TOY, train=interrupted)
+    train.fit(experiment, tmp_path)
+    (tmp_path / "metrics.json").unlink()
+
+    def changed(config):
+        splits = load(config)
+        part = splits.train
+        other = data.Split(255 - part.images, part.labels, part.classes)
+        return splits._replace(train=other)
+
+    monkeypatch.setattr(data, "load", changed)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt was trained on other images"):
+        train.fit(experiment, tmp_path)
+
+
+def test_a_lost_checkpoint_is_said(tmp_path):
+    train.fit(TOY, tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match=r"has lost its checkpoint\.pt"):
+        train.load_run(tmp_path)
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file; a run needs a folder"):
+        train.fit(TOY, tmp_path / "run")
+
+
+def test_starting_again_removes_nothing_before_the_data_are_there(tmp_path):
+    train.fit(TOY, tmp_path)
+    before = (tmp_path / "metrics.json").read_bytes()
+    lost = dataclasses.replace(TOY, data=DataConfig(name="no-such-data"))
+    with pytest.raises(ValueError, match="unknown data set 'no-such-data'"):
+        train.fit(lost, tmp_path, resume=False)
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
+def test_leftovers_of_a_kill_are_removed(tmp_path):
+    (tmp_path / ".checkpoint.pt.abc").write_text("half")
+    train.fit(TOY, tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_damaged_run_is_named_in_the_table(tmp_path):
+    from sbtutor import results
+
+    train.fit(TOY, tmp_path / "run")
+    (tmp_path / "run" / "provenance.json").unlink()
+    with pytest.raises(ValueError, match="run is no run that this version can read"):
+        results.table(tmp_path)

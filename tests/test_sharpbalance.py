@@ -203,3 +203,8 @@ def test_each_member_picks_floor_k_n_samples(fraction, samples):
 def test_errors(unchecked, scores, fraction, split, message):
     with pytest.raises(ValueError, match=message):
         sam_masks(scores, fraction, split)
+
+
+def test_a_fraction_of_less_than_one_sample_is_refused():
+    with pytest.raises(ValueError, match=r"0\.01 of 50 samples is less than one"):
+        sam_masks(torch.rand(3, 50), 0.01)

@@ -13,6 +13,7 @@ from sbtutor.epochs import train_step
 from sbtutor.files import BrokenFileError
 
 M, B, STEPS = 3, 8, 5
+ABOUT = {"in_shape": [1, 8, 8], "classes": 10}
 CONFIG = TrainConfig(lr=0.1, momentum=0.9, weight_decay=1e-2, rho=0.2, milestones=())
 NETWORKS = [
     ("mlp", "batch"),
@@ -156,7 +157,7 @@ def test_a_broken_checkpoint_changes_nothing(tmp_path):
 def test_fresh_members_draw_from_seed_plus_m():
     model = ModelConfig(name="lenet")
     three = Experiment(model=model, train=TrainConfig(seed=4, device="cpu"))
-    members = state.fresh(three, (1, 8, 8), 10).members
+    members = state.fresh(three, ABOUT).members
     for m, member in enumerate(members):
         alone = models.build(model, (1, 8, 8), 10, 4 + m)
         assert torch.equal(member.head.weight, alone.head.weight)
@@ -170,7 +171,7 @@ def test_convolution_weights_have_their_channels_last():
         model=ModelConfig(name="resnet8"),
         train=TrainConfig(device="cpu"),
     )
-    fresh = state.fresh(experiment, (1, 8, 8), 10)
+    fresh = state.fresh(experiment, ABOUT)
     weight = fresh.members[1].stage1_block1.conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     for param in fresh.params.values():
