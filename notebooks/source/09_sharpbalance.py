@@ -37,7 +37,9 @@ lesson = session.start("09", preset, seed)
 # so numbers differ a little from the official files.
 #
 # The settings are those of a pilot with other seeds, which was judged on test images.
-# Nothing was tuned on the eight seeds shown here. They differ in first weights and data
+# Nothing was tuned on the eight seeds shown here. (Two further methods, `code` at
+# $\rho = 0.2$ and `random` at 0.1, were dropped after three seeds for want of machine time,
+# before anybody looked at the numbers.) The seeds differ in first weights and data
 # order only; the images are the same. So the intervals say what another seed would give,
 # not what other images would give.
 
@@ -373,7 +375,14 @@ on_fashion = {q: results.against(fashion, *pair, FOUR) for q, pair in pairs.item
 pd.concat(on_fashion)[["difference", "low", "high", "n"]].round(4)
 
 # %% [markdown]
-# FASHIONTEXT
+# Here SharpBalance does not help. At $\rho = 0.1$ it is a little sharper than SAM (Hessian
+# trace +3.6), its DER is not higher beyond the noise, and it is less accurate: by 0.37 points
+# on clean images, by 1.6 points under shift. A random choice of as many samples does none of
+# this harm. So it is the *choice* that hurts here.
+#
+# Why? We do not know. A guess: some classes of clothes look alike (shirt, T-shirt, pullover,
+# coat). The sharpest half are the images on these borders, for all members alike. Choose
+# `sam_rise` below: SAM's own measure of sharpness almost doubles.
 #
 # ## Explore
 #
