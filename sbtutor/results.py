@@ -139,7 +139,7 @@ def committed(name: Path | str) -> pd.DataFrame:
     made = files.read_json(story, "fetch it again from the repository")
     print(
         f"{made['what']}; measured {made['date']} on {made['device']} with torch "
-        f"{made['torch']} in {made['seconds'] / 60:.0f} core-minutes; "
+        f"{made['torch']}, {made['seconds'] / 60:.0f} minutes of runs; "
         f"again: {made['command']}"
     )
     return pd.read_csv(table)

@@ -212,7 +212,7 @@ def test_committed_reads_the_table_and_tells_its_story(tmp_path, capsys):
     (tmp_path / "sweep.json").write_text(json.dumps(story))
     pd.testing.assert_frame_equal(results.committed(tmp_path / "sweep"), FRAME)
     said = capsys.readouterr().out
-    for part in ("rho sweep", "2026-01-02", "10 core-minutes", story["command"]):
+    for part in ("rho sweep", "2026-01-02", "10 minutes of runs", story["command"]):
         assert part in said
 
 

@@ -10,14 +10,15 @@ NAME is one of
     cifar10   5,000 CIFAR-10 images at 16x16: the same methods (import the images
               first: python -m sbtutor.data import ARCHIVE --name cifar10)
 
-The class preset's settings were chosen by `settings`, on validation data and with other
-seeds. Those of cifar10 are a pilot's, and were fixed before any of its seeds was run. Its
-list of methods was not: `code` at rho 0.2 and `random` at 0.1 were dropped after three
-seeds for want of machine time, and `code_boost` was added, the published code's rule for
-CIFAR-10; nobody had looked at the numbers by then. Ensembles are
-trained in processes with one thread each. The numbers land beside this file: NAME.csv,
-one row a run, and NAME.json, how they were made. Runs are kept in FOLDER, so that an
-interrupted command goes on where it stopped.
+The class preset's settings were chosen by `settings`, on validation data and with
+other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
+Its list of methods was not: `code` at rho 0.2 and `random` at 0.1 were dropped after
+three seeds for want of machine time, and `code_boost` was added, the published code's
+rule for CIFAR-10; nobody had looked at the numbers by then.
+
+Ensembles are trained in processes with one thread each. The numbers land beside this
+file: NAME.csv, one row a run, and NAME.json, how they were made. Runs are kept in
+FOLDER, so that an interrupted command goes on where it stopped.
 """
 
 import argparse
