@@ -373,10 +373,10 @@ print(f"error removed by voting: {eir_vote:.1%}, by averaging: {eir_probs:.1%}")
 #
 # | claim | source | here |
 # |---|---|---|
-# | ensembles improve accuracy and Brier score | Fort et al. 2019 | SIZE1 |
-# | the gain shrinks with each member | Fort et al. 2019 | SIZE2 |
-# | the ensemble is better than a member under shift too | Fort et al. 2019 | SIZE3 |
-# | four members, CIFAR-100: accuracy .801 to .826, NLL .811 to .661, ECE .062 to .022 | Wenzel et al. 2020 | SIZE4 |
+# | ensembles improve accuracy and Brier score | Fort et al. 2019 | shown: from one to six members accuracy goes from 85.0 % to 86.9 %, Brier score from .215 to .188 |
+# | the gain shrinks with each member | Fort et al. 2019 | shown: the second member brings 1.1 points of accuracy, the sixth 0.1 |
+# | the ensemble is better than a member under shift too | Fort et al. 2019 | shown, on average over five corruptions: accuracy 54.4 % to 57.5 %, Brier score .669 to .581 |
+# | four members, CIFAR-100: accuracy .801 to .826, NLL .811 to .661, ECE .062 to .022 | Wenzel et al. 2020 | same direction, six members: accuracy .850 to .869, NLL .431 to .371, ECE .027 to .016 |
 #
 # ## Common mistakes
 #
