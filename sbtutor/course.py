@@ -67,6 +67,7 @@ def run(
     with tempfile.TemporaryDirectory() as kernels:
         env = {**os.environ, **dict.fromkeys(THREADS, "1"), "SBTUTOR_PRESET": preset}
         env |= lessons.own_kernel(Path(kernels))
+        env.setdefault("SBTUTOR_PROGRESS", "plain")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -142,6 +143,7 @@ def stop(children: Sequence[subprocess.Popen]) -> None:
 def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[str]:
     """Remake committed notebooks from their sources; returns the names that failed."""
     sources = lessons.find(folder / "source", names, "[0-9][0-9]_*.py")
+    os.environ["SBTUTOR_PROGRESS"] = "off"  # a committed lesson shows results only
     pictures = True
     with tempfile.TemporaryDirectory() as scratch:
         plain, done = Path(scratch, "plain"), Path(scratch, "done")
