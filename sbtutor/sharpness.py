@@ -1,5 +1,6 @@
 """How sharp a minimum is: loss rise, curvature, per-sample gradient norms."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -145,7 +146,9 @@ def fisher_trace(
         return F.cross_entropy(logits, label[None])
 
     per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0))
-    with models.evaluating(model):
+    with models.evaluating(model), warnings.catch_warnings():
+        # A lone sample makes vmap loop over one layer: slower, and no news to the user.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
         return torch.cat(
             [
                 perturb.norm(per_sample(params, x, y), lead=1).square()
