@@ -53,6 +53,7 @@ import torch
 
 from sbtutor import data, models
 
+# %%
 splits = data.load(lesson.base.data)
 shape, classes = tuple(splits.train.images.shape[1:]), len(splits.train.classes)
 network = models.build(lesson.base.model, shape, classes, seed).eval()
