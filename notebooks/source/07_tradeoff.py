@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Does SAM buy flatness with diversity?
 #
-# **Minutes:** read 15, do 15, compute 2
+# **Minutes:** read 15, do 15, compute 3
 
 # %% [markdown]
 # ## Objectives

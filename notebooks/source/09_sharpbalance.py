@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Can an ensemble be flat and diverse at once?
 #
-# **Minutes:** read 20, do 15, compute 2
+# **Minutes:** read 20, do 15, compute 4
 
 # %% [markdown]
 # ## Objectives
