@@ -25,7 +25,8 @@ SECTIONS = [
 MAY_LACK = {"00_start": {"Predict first", "Explore", "Exercises", "Common mistakes"}}
 
 # Paths that tell whose computer built the outputs.
-MACHINE = re.compile(r"/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\\\|site-packages")
+HERE = re.escape(str(FOLDER.parent))
+MACHINE = re.compile(rf"{HERE}|/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\|site-packages")
 
 
 @pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
