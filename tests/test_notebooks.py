@@ -22,7 +22,6 @@ SECTIONS = [
     "Common mistakes",
     "References",
 ]
-MAY_LACK = {"00_start": {"Predict first", "Explore", "Exercises", "Common mistakes"}}
 
 # Paths that tell whose computer built the outputs.
 HERE = re.escape(str(FOLDER.parent))
@@ -80,7 +79,7 @@ def test_cells_are_short(nb):
     assert statistics.median(lines) <= 7
 
 
-def test_follows_the_skeleton(lesson, nb):
+def test_follows_the_skeleton(nb):
     text = re.sub(r"^```.*?^```", "", lessons.prose(nb), flags=re.M | re.S)
     titles = re.findall(r"^# +(.+)$", text, re.M)
     assert len(titles) == 1
@@ -89,9 +88,7 @@ def test_follows_the_skeleton(lesson, nb):
     sections = [
         name for name in re.findall(r"^## +(.+)$", text, re.M) if name in SECTIONS
     ]
-    lacking = MAY_LACK.get(lesson.stem, set())
-    assert set(SECTIONS) - lacking <= set(sections)
-    assert sections == sorted(set(sections), key=SECTIONS.index)
+    assert sections == SECTIONS
 
 
 def test_formulas_and_tables_can_be_typeset(nb):
