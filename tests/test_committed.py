@@ -1,6 +1,7 @@
 """The small results that lessons open with: whole, and repeatable."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_results_are_of_the_settings_that_stand_in_the_code(recompute):
         frame = results.committed(FOLDER / name)
         for setting in ("epochs", "batch_size", "lr", "warmup_epochs", "crop"):
             assert set(frame[setting]) == {getattr(base.train, setting)}
+
+
+def test_the_readme_shows_what_was_measured():
+    command = [sys.executable, str(FOLDER / "summary.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    assert set(printed.splitlines()) <= set(readme)
 
 
 def test_no_result_of_that_name(tmp_path):

@@ -483,8 +483,8 @@ right = check.sam_masks(my_sam_masks)
 # 96.06 % (SAM), 96.18 % (SharpBalance); CIFAR-10-C 75.83 %, 76.32 %, 77.32 %.
 #
 # So the core of the claim shows on CIFAR-10, with its controls, and does not show on
-# fashion-mini. The order of accuracies does not show: our small networks underfit, and SAM
-# makes that worse (lesson 07).
+# fashion-mini. The order of accuracies does not show; lesson 07 names a likely reason, which
+# we have not tested.
 #
 # ## Common mistakes
 #
