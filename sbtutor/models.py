@@ -14,13 +14,14 @@ from sbtutor.config import ModelConfig
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; whatever mode the model was in comes back."""
-    was_training = model.training
+    """Eval mode for a while; each layer's own mode comes back."""
+    was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, training in was_training.items():
+            module.training = training
 
 
 class Normalize(nn.Module):

@@ -1,22 +1,41 @@
 """How sharp a minimum is: loss rise, curvature, per-sample gradient norms."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from sbtutor import models, perturb
+from sbtutor import ascent, models, perturb, vector
+from sbtutor.curvature import (
+    Eigenpair,
+    hessian_top_eigenpair,
+    hessian_top_eigenvalue,
+    hessian_trace,
+)
+from sbtutor.fisher import fisher_trace
+from sbtutor.vector import LossFn, Params, Vector
 
-Params = dict[str, Tensor]
-LossFn = Callable[[Params], Tensor]
+__all__ = [
+    "Eigenpair",
+    "average_sharpness",
+    "fisher_trace",
+    "hessian_top_eigenpair",
+    "hessian_top_eigenvalue",
+    "hessian_trace",
+    "loss_of",
+    "of_members",
+    "parameters_of",
+    "sam_sharpness",
+    "worst_case_sharpness",
+]
 
 
 def loss_of(
-    model: nn.Module, images: Float[Tensor, "N C H W"], labels: Int[Tensor, " N"]
+    model: nn.Module, images: Float[Tensor, "N ..."], labels: Int[Tensor, " N"]
 ) -> LossFn:
     """The mean cross-entropy of `model` as a function of its parameters.
 
@@ -33,22 +52,33 @@ def parameters_of(model: nn.Module) -> Params:
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
-def _scalar_loss(loss_fn: LossFn, params: Params) -> tuple[Tensor, Params]:
-    """The loss with its graph, and the leaves of that graph."""
-    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-    loss = loss_fn(leaves)
-    if loss.dim() != 0:
-        raise ValueError(
-            f"loss_fn must return a scalar, got shape {tuple(loss.shape)}; "
-            "take the mean over the samples"
-        )
-    return loss, leaves
+def of_members(
+    measure: Callable[[LossFn, Params], Tensor],
+    members: Sequence[nn.Module],
+    images: Float[Tensor, "N ..."],
+    labels: Int[Tensor, " N"],
+) -> Float[Tensor, " M"]:
+    """One measure for all members, each in eval mode, on the same images.
+
+        of_members(lambda loss, w: sam_sharpness(loss, w, 0.1), members, x, y)
+
+    Args:
+        measure: from a loss function and parameters to a scalar.
+        members: the networks; their modes are restored afterwards.
+        images: float images as the models take them.
+        labels: their classes.
+    """
+    values = []
+    for member in members:
+        with models.evaluating(member):
+            loss_fn = loss_of(member, images, labels)
+            values.append(measure(loss_fn, parameters_of(member)))
+    return torch.stack(values)
 
 
-def _gradient(loss_fn: LossFn, params: Params) -> tuple[Tensor, Params]:
-    loss, leaves = _scalar_loss(loss_fn, params)
-    slopes = torch.autograd.grad(loss, tuple(leaves.values()))
-    return loss.detach(), dict(zip(leaves, slopes, strict=True))
+def _check_radius(rho: float) -> None:
+    if not 0 < rho < float("inf"):
+        raise ValueError(f"sharpness looks a distance rho > 0 away, got rho={rho}")
 
 
 def sam_sharpness(loss_fn: LossFn, params: Params, rho: float) -> Float[Tensor, ""]:
@@ -65,95 +95,114 @@ def sam_sharpness(loss_fn: LossFn, params: Params, rho: float) -> Float[Tensor, 
         A scalar in the unit of the loss.
 
     Raises:
-        ValueError: rho <= 0, or a loss that is not a scalar.
+        ValueError: rho <= 0; a loss that is not a scalar; parameters without gradient.
     """
-    if not rho > 0:
-        raise ValueError(f"sharpness looks a distance rho > 0 away, got rho={rho}")
-    loss, slope = _gradient(loss_fn, params)
+    _check_radius(rho)
+    vector.check(params)
+    loss, slope = vector.loss_and_gradient(loss_fn, vector.flatten(params), params)
     with torch.no_grad():
-        return loss_fn(perturb.along_gradient(params, slope, rho)) - loss
+        step = vector.unflatten(slope, params)
+        return loss_fn(perturb.along_gradient(params, step, rho)) - loss
 
 
-def hessian_trace(
-    loss_fn: LossFn, params: Params, probes: int, generator: torch.Generator
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Hutchinson's estimate of tr(H), the sum of the loss's curvatures.
+def worst_case_sharpness(
+    loss_fn: LossFn,
+    params: Params,
+    rho: float,
+    norm: ascent.Norm = "l2",
+    adaptive: bool = True,
+    steps: int = 20,
+    rule: ascent.Rule = "textbook",
+) -> Float[Tensor, ""]:
+    """The highest loss rise that projected ascent finds within reach of w.
 
-        tr(H) = E[v' H v],   v with independent entries +1 or -1
+        max L(w + e) - L(w)   over   || e / T ||_p <= rho
 
-    H v is the gradient of <gradient, v>. Unbiased: E[v v'] = I.
+    with T = |w| entry by entry (adaptive: each weight may move in proportion to its
+    size, and a weight that is 0 stays) or T = 1. The paper's figures plot the adaptive
+    one, averaged over batches. Found by Auto-PGD (Croce and Hein 2020) from e = 0: 20
+    steps, the first 2 rho long, the highest loss on the way is kept. So the value is a
+    lower bound of the maximum.
 
     Args:
         loss_fn: from parameters to a scalar loss.
-        params: the weights at which to look.
-        probes: number of draws of v, at least 2.
-        generator: draws v (CPU).
+        params: the weights w.
+        rho: radius > 0; without unit if adaptive, else in the unit of the weights.
+        norm: "l2" or "linf", which p.
+        adaptive: whether T = |w|.
+        steps: gradient steps.
+        rule: "textbook" steps and projects in e / T, with Auto-PGD's momentum. "code"
+            does as the published code of Lu et al. 2024: it multiplies the l2 step once
+            by |w|, projects in e, averages the new place with the last but one, and
+            keeps its offset when it puts the weights back to the best place.
 
     Returns:
-        The mean over the probes and its standard error.
+        A scalar >= 0 in the unit of the loss.
 
     Raises:
-        ValueError: fewer than two probes, which have no standard error; a loss that
-            is not a scalar.
+        ValueError: rho <= 0, steps < 1, an unknown norm or rule; a loss that is not a
+            scalar; parameters without gradient.
     """
-    if probes < 2:
-        raise ValueError(
-            f"a standard error needs at least 2 probes, got probes={probes}"
-        )
-    loss, leaves = _scalar_loss(loss_fn, params)
-    weights = tuple(leaves.values())
-    slopes = torch.autograd.grad(loss, weights, create_graph=True)
-    draws = []
-    for _ in range(probes):
-        v = [_signs(w, generator) for w in weights]
-        products = torch.autograd.grad(slopes, weights, v, retain_graph=True)
-        draws.append(sum((a * b).sum() for a, b in zip(v, products, strict=True)))
-    values = torch.stack(draws)
-    return values.mean(), values.std() / probes**0.5
+    _check_radius(rho)
+    _check_choice("norm", norm, get_args(ascent.Norm))
+    _check_choice("rule", rule, get_args(ascent.Rule))
+    if steps < 1:
+        raise ValueError(f"the ascent needs at least 1 step, got steps={steps}")
+    vector.check(params)
+    ball = ascent.Ball(_scale(params, adaptive), rho, norm, rule)
+    return ascent.rise(loss_fn, params, ball, steps)
 
 
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    bits = torch.randint(0, 2, like.shape, generator=generator)
-    return (2 * bits - 1).to(like)
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        known = " or ".join(map(repr, choices))
+        raise ValueError(f"unknown {what} {value!r}: write {known}")
 
 
-def fisher_trace(
-    model: nn.Module,
-    images: Float[Tensor, "N C H W"],
-    labels: Int[Tensor, " N"],
-    batch_size: int = 64,
-) -> Float[Tensor, " N"]:
-    """Each sample's trace of the empirical Fisher matrix.
+def _scale(params: Params, adaptive: bool) -> Vector:
+    w = vector.flatten(params)
+    return w.abs() if adaptive else torch.ones_like(w)
 
-        s_n = || gradient of cross-entropy(f_w(x_n), y_n) ||_2^2
 
-    over all parameters, at the true label, in eval mode. SharpBalance's per-sample
-    sharpness (Lu et al. 2024); per-sample gradients by `torch.func`.
+def average_sharpness(
+    loss_fn: LossFn,
+    params: Params,
+    rho: float,
+    draws: int,
+    generator: torch.Generator,
+    adaptive: bool = True,
+) -> Float[Tensor, ""]:
+    """The mean loss rise at random places around w.
+
+        E L(w + rho T z) - L(w),   z ~ N(0, I)
+
+    with T = |w| (adaptive) or T = 1; Lu et al. 2024 take 100 draws. For small rho it is
+    rho^2 / 2 times the trace of T H T.
 
     Args:
-        model: a network; its train/eval mode is restored afterwards.
-        images: float images as the model takes them, not augmented.
-        labels: their classes.
-        batch_size: samples at once; changes memory and speed only.
+        loss_fn: from parameters to a scalar loss.
+        params: the weights w.
+        rho: standard deviation > 0 of a weight's step, relative to the weight if
+            adaptive.
+        draws: number of random places, at least 1.
+        generator: draws z (CPU).
+        adaptive: whether T = |w|.
 
     Returns:
-        One number >= 0 a sample, in the unit of loss^2 / weight^2.
+        A scalar in the unit of the loss; it can be negative.
+
+    Raises:
+        ValueError: rho <= 0, draws < 1, a loss that is not a scalar, no parameters.
     """
-    params = parameters_of(model)
-
-    def sample_loss(params: Params, image: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(model, params, (image[None],))
-        return F.cross_entropy(logits, label[None])
-
-    per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0))
-    with models.evaluating(model), warnings.catch_warnings():
-        # A lone sample makes vmap loop over one layer: slower, and no news to the user.
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        return torch.cat(
-            [
-                perturb.norm(per_sample(params, x, y), lead=1).square()
-                for x, y in zip(
-                    images.split(batch_size), labels.split(batch_size), strict=True
-                )
-            ]
-        )
+    _check_radius(rho)
+    if draws < 1:
+        raise ValueError(f"a mean needs at least 1 draw, got draws={draws}")
+    vector.check(params)
+    w, scale = vector.flatten(params), _scale(params, adaptive)
+    with torch.no_grad():
+        start = vector.scalar(loss_fn(params))
+        total = torch.zeros_like(start)
+        for _ in range(draws):
+            z = torch.randn(len(w), generator=generator, dtype=w.dtype).to(w.device)
+            total += loss_fn(vector.unflatten(w + rho * scale * z, params)) - start
+    return total / draws

@@ -1,0 +1,137 @@
+"""Auto-PGD (Croce and Hein 2020): the highest loss in a ball around the weights.
+
+A place is u = (w' - w) / T, so that the set to search is a plain ball ||u||_p <= rho,
+adaptive (T = |w|) or not (T = 1).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sbtutor import vector
+from sbtutor.vector import LossFn, Params, Vector
+
+Norm = Literal["l2", "linf"]
+Rule = Literal["textbook", "code"]
+MOMENTUM = 0.75  # share of the newest step
+LEAST_RISES = 0.75  # share of the steps between two checkpoints that must go uphill
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The set to search, and how to step and to come back inside."""
+
+    scale: Vector  # T
+    rho: float
+    norm: Norm
+    rule: Rule
+
+    def uphill(self, slope: Vector) -> Vector:
+        """The direction of steepest ascent, of length 1.
+
+        The gradient in u is T g. The published code steps along T g / ||g|| in w,
+        which is g / ||g|| in u.
+        """
+        if self.norm == "linf":
+            return slope.sign()
+        slope = slope if self.rule == "code" else self.scale * slope
+        return slope / (slope.norm() + 1e-12)
+
+    def project(self, u: Vector) -> Vector:
+        """The nearest place inside: in u, or (the published code's rule) in w."""
+        if self.norm == "linf":
+            return u.clamp(-self.rho, self.rho)
+        if u.norm() <= self.rho:
+            return u
+        if self.rule == "code":
+            return self._nearest_in_w(u)
+        return u * (self.rho / u.norm())
+
+    def _nearest_in_w(self, u: Vector) -> Vector:
+        """u / (1 + 2 a / T^2), where a >= 0 brings the length to rho; by bisection."""
+        inverse = 2 / self.scale.square().clamp(min=1e-30)
+        low = torch.zeros_like(u[0])
+        high = self.scale.square().max() / 2 * (u.norm() / self.rho)
+        for _ in range(40):
+            middle = (low + high) / 2
+            outside = (u / (1 + middle * inverse)).norm() > self.rho
+            low = torch.where(outside, middle, low)
+            high = torch.where(outside, high, middle)
+        return u / (1 + high * inverse)
+
+    def move(
+        self, u: Vector, previous: Vector, slope: Vector, size: float, first: bool
+    ) -> Vector:
+        """One step uphill with momentum.
+
+        Textbook: u + a (z - u) + (1 - a) (u - previous), back inside; z the projected
+        step, a = 0.75. The published code: a z + (1 - a) previous.
+        """
+        ahead = self.project(u + size * self.uphill(slope))
+        if first:
+            return ahead
+        if self.rule == "code":
+            return MOMENTUM * ahead + (1 - MOMENTUM) * previous
+        push = MOMENTUM * (ahead - u) + (1 - MOMENTUM) * (u - previous)
+        return self.project(u + push)
+
+
+def checkpoints(steps: int) -> set[int]:
+    """After which steps the step size may be halved: w_j = ceil(p_j steps).
+
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+    """
+    p = [0.0, 0.22]
+    while p[-1] < 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
+    return {math.ceil(round(share * steps, 6)) for share in p[1:]}
+
+
+def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tensor, ""]:
+    """How far above the loss at w the ascent gets; >= 0.
+
+    A gradient comes with the loss of its own place, so only the last place costs a
+    forward pass of its own: `steps` gradients and one loss in all.
+    """
+    w = vector.flatten(params)
+
+    def look(u: Vector) -> tuple[Tensor, Vector]:
+        return vector.loss_and_gradient(loss_fn, w + ball.scale * u, params)
+
+    u = previous = torch.zeros_like(w)
+    loss, slope = look(u)
+    start = loss
+    if not slope.any():  # a stationary place: no direction is better than another
+        u = previous = ball.project(_any_direction(u) * ball.rho)
+        loss, slope = look(u)
+    best = best_then = (loss, slope, u)
+    size = size_then = 2 * ball.rho
+    rises, since, marks = 0, 0, checkpoints(steps)
+    for step in range(1, steps):
+        u, previous = ball.move(u, previous, slope, size, step == 1), u
+        (loss, slope), old = look(u), loss
+        rises += bool(loss > old)
+        best = (loss, slope, u) if loss > best[0] else best
+        if step in marks:
+            few = rises < LEAST_RISES * (step - since)
+            stuck = size == size_then and best is best_then
+            size_then, best_then, rises, since = size, best, 0, step
+            if few or stuck:
+                size /= 2
+                loss, slope = best[:2]
+                # The published code puts the weights back, but not its offset u.
+                u = best[2] if ball.rule == "textbook" else u
+    u = ball.move(u, previous, slope, size, steps == 1)
+    with torch.no_grad():
+        last = loss_fn(vector.unflatten(w + ball.scale * u, params))
+    return torch.stack([start, best[0], last]).max() - start
+
+
+def _any_direction(like: Vector) -> Vector:
+    draw = torch.Generator().manual_seed(0)
+    v = torch.randn(len(like), generator=draw, dtype=like.dtype).to(like.device)
+    return v / v.norm()
