@@ -21,7 +21,7 @@ ModelName = Literal[
 ]
 Norm = Literal["batch", "group"]
 Method = Literal["sgd", "sam", "sharpbalance"]
-SampleSplit = Literal["paper", "code", "code_boost", "random", "shared"]
+SampleSplit = Literal["paper", "code", "code_boost", "flattest", "random", "shared"]
 Schedule = Literal["multistep", "cosine"]
 
 

@@ -1,13 +1,13 @@
 """SharpBalance's choice: which samples of which member are trained with SAM."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Split = Literal["paper", "code", "code_boost", "random", "shared"]
+Split = Literal["paper", "code", "code_boost", "flattest", "random", "shared"]
 
 
 def _top(scores: Float[Tensor, "M N"], count: int) -> Bool[Tensor, "M N"]:
@@ -59,6 +59,7 @@ def sam_masks(
         paper       U_i of Top_k (Lu et al. 2024, Figure 6)
         code        U_i of Bot_k, and R_i       (official code, CIFAR-100)
         code_boost  U_i of Bot_k, and R without R_i  (official code, CIFAR-10)
+        flattest    U_i of Bot_k: paper's rule turned round, a control
         random      a random set for each member, as large as paper's
         shared      one random set, the same for all members
 
@@ -68,7 +69,7 @@ def sam_masks(
         scores: per-sample sharpness of each member; higher is sharper.
         sam_fraction: k in (0, 1), the share that each member nominates; floor(k N)
             samples, ties in index order.
-        split: one of the five rules above.
+        split: one of the six rules above.
         generator: draws the sets of `random` and `shared` (CPU).
 
     Returns:
@@ -88,6 +89,8 @@ def sam_masks(
         )
     if split in ("code", "code_boost"):
         return _code_masks(_top(-scores, count), boost=split == "code_boost")
+    if split == "flattest":
+        return _union_of_others(_top(-scores, count))
     paper = _union_of_others(_top(scores, count))
     if split == "paper":
         return paper
@@ -102,7 +105,7 @@ def sam_masks(
 
 
 def _check(scores: Tensor, sam_fraction: float, split: str) -> None:
-    known = ("paper", "code", "code_boost", "random", "shared")
+    known = get_args(Split)
     if split not in known:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(known)}")
     if not 0 < sam_fraction < 1:
