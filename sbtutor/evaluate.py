@@ -16,6 +16,9 @@ SHARPNESS_IMAGES = 1000  # training images, without augmentation
 SHARPNESS_RHO = 0.1  # radius of `sam_rise`, the same for every run so that runs compare
 PROBES = 10  # of the Hessian trace, a member
 CHUNK = 250  # images at once for it
+REACH_IMAGES = 500  # training images for the four measures of `reach_row`
+L2_RHO, LINF_RHO, AVERAGE_RHO = 0.25, 0.01, 0.1  # radii relative to the weights
+DRAWS = 20  # of the average case
 
 
 def predictions_row(predictions: Predictions) -> dict[str, float]:
@@ -70,6 +73,37 @@ def sharpness_row(members: list[nn.Module], train: data.Split) -> dict[str, floa
     return {
         name: float(torch.stack([row[name].cpu() for row in rows]).mean())
         for name in rows[0]
+    }
+
+
+def reach_row(members: list[nn.Module], train: data.Split) -> dict[str, float]:
+    """Mean over members of four measures that look farther, on 500 training images.
+
+    Returns:
+        `worst_case_l2` and `worst_case_linf`: adaptive, 20 steps, radius 0.25 and 0.01;
+        `average_rise`: adaptive, 20 draws of relative size 0.1; `top_eigenvalue` of
+        the Hessian, to 1 %.
+    """
+    few = data.subset(train, min(REACH_IMAGES, len(train.labels)), seed=0)
+    device = next(members[0].parameters()).device
+    images, labels = data.to_float(few.images.to(device)), few.labels.to(device)
+
+    def average(loss_fn: sharpness.LossFn, w: sharpness.Params) -> Tensor:
+        draw = torch.Generator().manual_seed(0)
+        return sharpness.average_sharpness(loss_fn, w, AVERAGE_RHO, DRAWS, draw)
+
+    worst = sharpness.worst_case_sharpness
+    measures = {
+        "worst_case_l2": lambda loss_fn, w: worst(loss_fn, w, L2_RHO, "l2"),
+        "worst_case_linf": lambda loss_fn, w: worst(loss_fn, w, LINF_RHO, "linf"),
+        "average_rise": average,
+        "top_eigenvalue": lambda loss_fn, w: sharpness.hessian_top_eigenvalue(
+            loss_fn, w, tolerance=1e-2
+        ),
+    }
+    return {
+        name: float(sharpness.of_members(measure, members, images, labels).mean())
+        for name, measure in measures.items()
     }
 
 

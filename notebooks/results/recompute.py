@@ -9,6 +9,9 @@ NAME is one of
     size      fashion-mini: deep ensembles of six members, every size from one to six
     cifar10   5,000 CIFAR-10 images at 16x16: the same methods (import the images
               first: python -m sbtutor.data import ARCHIVE --name cifar10)
+    sweep     fashion-mini: networks of three widths, four rho, seven sharpness measures
+    ablation  as cifar10 with fresh seeds: seven sharpness measures, the rule turned
+              round (flattest), quality by severity and size (ablation_severity.csv)
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -41,6 +44,11 @@ CIFAR10_SEEDS = range(1000, 1080, 10)  # eight ensembles; used for nothing befor
 FASHION_SEEDS = range(2000, 2080, 10)
 FASHION_SPLITS = {0.05: (), 0.1: ("paper", "random", "shared"), 0.2: ()}
 CIFAR10_SPLITS = {0.1: ("paper",), 0.2: ("paper", "random", "shared", "code_boost")}
+ABLATION_SEEDS = range(1100, 1180, 10)
+ABLATION_SPLITS = {0.1: (), 0.2: ("paper", "flattest", "random", "shared")}
+SWEEP_SEEDS = FASHION_SEEDS
+SWEEP_WIDTHS, SWEEP_RADII = (4, 8, 16), (0.05, 0.1, 0.2)
+BY_SEVERITY = ("DE", "SAM 0.2", "SharpBalance 0.2")
 CHOOSING_SEEDS = (0, 10)
 DROPPED = ("run", "root", "lr_decay", "compile", "bf16", "threads", "date", "python")
 
@@ -119,6 +127,40 @@ def methods(
     return order.merge(results.table(runs), on="run", validate="1:1")
 
 
+def sweep() -> list[list[tuple[str, Experiment]]]:
+    """Widths and radii; the label is the method and its rho, at any width."""
+    made, splits = [], {rho: () for rho in SWEEP_RADII}
+    for width in SWEEP_WIDTHS:
+        base = replace(FASHION, model=replace(FASHION.model, width=width))
+        made += groups(base, SWEEP_SEEDS, splits)
+    return made
+
+
+def measured(
+    jobs: int, runs: Path, made: list[list[tuple[str, Experiment]]]
+) -> pd.DataFrame:
+    """`methods`, with the measures of `evaluate.reach_row`."""
+    frame = methods(jobs, runs, made)
+    folders = [runs / name for name in frame["run"]]
+    with ProcessPoolExecutor(
+        jobs, initializer=torch.set_num_threads, initargs=(1,)
+    ) as p:
+        reach = pd.DataFrame(list(p.map(reach_row, folders)))
+    at = frame.columns.get_loc("hessian_trace") + 1
+    return pd.concat([frame.iloc[:, :at], reach, frame.iloc[:, at:]], axis=1)
+
+
+def reach_row(folder: Path) -> dict[str, float]:
+    """Of one finished run; kept in its folder."""
+    kept = folder / "reach.json"
+    if not kept.exists():
+        run = train.load_run(folder)
+        images = data.load(run.experiment.data).train
+        files.write_json(kept, evaluate.reach_row(run.members, images))
+        print(f"{folder.name}: measured", flush=True)
+    return files.read_json(kept)
+
+
 def size_rows(seed: int, runs: Path) -> list[dict[str, float]]:
     """Quality of all ensembles of each size, for one set of six members."""
     deep = replace(FASHION.train, method="sgd", members=6, seed=seed)
@@ -135,7 +177,37 @@ def size_rows(seed: int, runs: Path) -> list[dict[str, float]]:
     return rows + by_size(seed, "shifted", shifted)
 
 
-def by_size(seed: int, images: str, seen: list[Predictions]) -> list[dict[str, float]]:
+def severity_rows(folder: Path) -> list[dict[str, float]]:
+    """Quality of one run by severity (0 is clean) and size, averaged over the kinds."""
+    run = train.load_run(folder)
+    few = data.subset(
+        data.load(run.experiment.data).test, evaluate.SHIFT_IMAGES, seed=0
+    )
+    rows = by_size(run.experiment.train.seed, 0, [predict(run.members, few)])
+    for severity in evaluate.SEVERITIES:
+        seen = []
+        for kind in evaluate.KINDS:
+            images = corruptions.corrupt(few.images, kind, severity)
+            split = data.Split(images, few.labels, few.classes)
+            seen.append(predict(run.members, split))
+        rows += by_size(run.experiment.train.seed, severity, seen)
+    return [row | {"severity": row.pop("images")} for row in rows]
+
+
+def severities(jobs: int, runs: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a run of three methods, severity and ensemble size."""
+    kept = frame[frame["label"].isin(BY_SEVERITY)]
+    with ProcessPoolExecutor(
+        jobs, initializer=torch.set_num_threads, initargs=(1,)
+    ) as p:
+        parts = list(p.map(severity_rows, [runs / name for name in kept["run"]]))
+    pairs = zip(kept["label"], parts, strict=True)
+    return pd.DataFrame(
+        [{"label": label} | row for label, rows in pairs for row in rows]
+    )
+
+
+def by_size(seed: int, images: str | int, seen: list[Predictions]) -> list[dict]:
     """Mean over all subsets of each size, and over the given predictions."""
     rows = []
     for size in range(1, len(seen[0].logits) + 1):
@@ -166,40 +238,52 @@ WHAT = {
     "fashion": "eight ensembles a method on fashion-mini at 14x14, preset class",
     "size": "eight sets of six members on fashion-mini at 14x14, preset class",
     "cifar10": "eight ensembles a method on 5,000 CIFAR-10 images (JPEG) at 16x16",
+    "sweep": "eight ensembles a width and rho on fashion-mini at 14x14",
+    "ablation": "eight fresh ensembles a method on 5,000 CIFAR-10 images (JPEG), 16x16",
+    "ablation_severity": "the runs of ablation, by severity and ensemble size",
+}
+
+
+TABLES = {
+    "settings": lambda jobs, runs: methods(jobs, runs, settings()),
+    "fashion": lambda jobs, runs: methods(
+        jobs, runs, groups(FASHION, FASHION_SEEDS, FASHION_SPLITS)
+    ),
+    "size": sizes,
+    "cifar10": lambda jobs, runs: methods(
+        jobs, runs, groups(CIFAR10, CIFAR10_SEEDS, CIFAR10_SPLITS)
+    ),
+    "sweep": lambda jobs, runs: measured(jobs, runs, sweep()),
+    "ablation": lambda jobs, runs: measured(
+        jobs, runs, groups(CIFAR10, ABLATION_SEEDS, ABLATION_SPLITS)
+    ),
 }
 
 
 def main() -> int:
     """Train what is missing, write NAME.csv and NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=WHAT)
+    parser.add_argument("name", choices=TABLES)
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--runs", type=Path, default=HERE.parents[1] / "runs/results")
     given = parser.parse_args()
     os.environ.setdefault("SBTUTOR_PROGRESS", "off")
     runs = given.runs / given.name
-    if given.name == "size":
-        frame = sizes(given.jobs, runs)
-    elif given.name == "settings":
-        frame = methods(given.jobs, runs, settings())
-    elif given.name == "fashion":
-        frame = methods(
-            given.jobs, runs, groups(FASHION, FASHION_SEEDS, FASHION_SPLITS)
-        )
-    else:
-        frame = methods(
-            given.jobs, runs, groups(CIFAR10, CIFAR10_SEEDS, CIFAR10_SPLITS)
-        )
+    frame = TABLES[given.name](given.jobs, runs)
     timed = frame if "seconds" in frame else results.table(runs)
-    write(given.name, frame, float(timed["seconds"].sum()))
+    seconds = float(timed["seconds"].sum())
+    write(given.name, given.name, frame, seconds)
+    if given.name == "ablation":
+        by_severity = severities(given.jobs, runs, frame)
+        write("ablation_severity", given.name, by_severity, seconds)
     return 0
 
 
-def write(name: str, frame: pd.DataFrame, seconds: float) -> None:
+def write(name: str, command: str, frame: pd.DataFrame, seconds: float) -> None:
     """The table with five digits, and how it was made."""
     story = {
         "what": WHAT[name],
-        "command": f"python notebooks/results/recompute.py {name}",
+        "command": f"python notebooks/results/recompute.py {command}",
     }
     story |= results.provenance("cpu", seconds)
     story["seeds"] = sorted({int(seed) for seed in frame["seed"]})
