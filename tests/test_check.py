@@ -18,11 +18,34 @@ def joined_by_and(scores, k):
     )
 
 
+def slope(w, a, y):
+    return a.T @ (a @ w - y)
+
+
+def linear_step(w, a, y, eta, rho):
+    return w - eta * slope(w + rho * slope(w, a, y), a, y)
+
+
+def uphill(w, a, y, rho):
+    return w + rho * slope(w, a, y)
+
+
+def normalised(w, a, y, eta, rho):
+    g = slope(w, a, y)
+    return w - eta * slope(w + rho * g / g.norm(), a, y)
+
+
+def edge(ratio):
+    return (ratio**0.5 + 1) ** 2
+
+
 SOLUTIONS = {
     check.ensemble_probs: lambda z: z.softmax(-1).mean(0),
     check.vote: lambda z: z.argmax(-1).mode(dim=0).values,
     check.sam_step: lambda w, g, rho: w + rho * g / g.norm(),
     check.sam_masks: sharpbalance.sam_masks,
+    check.linear_sam_step: linear_step,
+    check.overshoot_rho: lambda r, eta: (2 / eta - edge(r)) / edge(r) ** 2,
 }
 
 
@@ -73,6 +96,94 @@ def test_stub_fails(exercise, nothing, capsys):
         (check.sam_masks, lambda s, k: s > 2, "among its k N sharpest"),
         (check.sam_masks, joined_by_and, "one nomination is enough"),
         (check.sam_masks, lambda s, k: sharpbalance.sam_masks(s, 0.25), "any k"),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: w - eta * slope(w, a, y),
+            "plain gradient descent",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: (
+                linear_step(w, a, y, eta, rho) + rho * slope(w, a, y)
+            ),
+            "starts at the perturbed",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: uphill(w, a, y, rho),
+            "these are the perturbed weights",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: linear_step(w, a, y, eta, -rho),
+            "perturbed downhill",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: linear_step(w, a, y, -eta, rho),
+            "steps uphill",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: slope(uphill(w, a, y, rho), a, y),
+            "the gradient alone",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: linear_step(w, a, y, 2 * eta, 2 * rho),
+            "factor 2 too many",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: linear_step(w, a, y, eta / 4, rho / 4),
+            "divided by the number",
+        ),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: linear_step(w, a, y, eta, 0.3),
+            "for any A and y",
+        ),
+        (check.linear_sam_step, lambda w, a, y, eta, rho: w[:2], "the shape should be"),
+        (
+            check.linear_sam_step,
+            lambda w, a, y, eta, rho: w.sub_(eta * slope(uphill(w, a, y, rho), a, y)),
+            "in place",
+        ),
+        (check.linear_sam_step, normalised, "not normalised"),
+        (
+            check.overshoot_rho,
+            lambda r, eta: (1 / eta - edge(r)) / edge(r) ** 2,
+            "becomes 0",
+        ),
+        (
+            check.overshoot_rho,
+            lambda r, eta: (2 / eta - r) / r**2,
+            "the mean eigenvalue",
+        ),
+        (
+            check.overshoot_rho,
+            lambda r, eta: (2 / eta - (r**0.5 - 1) ** 2) / (r**0.5 - 1) ** 4,
+            "the smallest eigenvalue",
+        ),
+        (
+            check.overshoot_rho,
+            lambda r, eta: (2 / eta - r**0.5 - 1) / (r**0.5 + 1) ** 2,
+            "forgot the square",
+        ),
+        (
+            check.overshoot_rho,
+            lambda r, eta: (2 / eta - (r + 1) ** 2) / (r + 1) ** 4,
+            "forgot the root",
+        ),
+        (check.overshoot_rho, lambda r, eta: 2 / eta / edge(r) ** 2, "left out eta l"),
+        (check.overshoot_rho, lambda r, eta: 2 / eta / edge(r) - 1, "l^2, not l"),
+        (
+            check.overshoot_rho,
+            lambda r, eta: (2 - eta * edge(r)) / edge(r) ** 2,
+            "left out eta in front",
+        ),
+        (check.overshoot_rho, lambda r, eta: 0.1896775, "for any n / d and eta"),
+        (check.overshoot_rho, lambda r, eta: "big", "return one number"),
     ],
 )
 def test_mistake_gets_its_message(exercise, mistake, message, capsys):
