@@ -184,6 +184,43 @@ def against(
     return pd.DataFrame(rows).T.astype({"n": int})
 
 
+def above_line(
+    frame: pd.DataFrame, label: str, line: Sequence[str], x: str, y: str
+) -> pd.Series:
+    """How far a method's `y` lies above a line of others at the same `x`, by seed.
+
+    The line joins the methods of `line`, in the order of growing x. Left of its first
+    point and right of its last one it goes on horizontally.
+
+    Args:
+        frame: one row a run, with columns `label` and `seed`.
+        label: the method asked about.
+        line: two methods or more, from small to large x.
+        x: the quantity that is held equal.
+        y: the quantity whose height is asked for.
+
+    Raises:
+        ValueError: the line's x does not grow for some seed; names it.
+    """
+    at, height = (
+        frame.pivot(index="seed", columns="label", values=column).dropna()
+        for column in (x, y)
+    )
+    line, found = list(line), {}
+    for seed in at.index:
+        if not at.loc[seed, line].is_monotonic_increasing:
+            raise ValueError(
+                f"{x} does not grow along {', '.join(line)} for seed {seed}, so there "
+                "is no line to compare with; give the methods in the order of growing "
+                f"{x}, or leave some out"
+            )
+        level = np.interp(
+            at.loc[seed, label], at.loc[seed, line], height.loc[seed, line]
+        )
+        found[seed] = height.loc[seed, label] - level
+    return pd.Series(found, name=y)
+
+
 class Interval(NamedTuple):
     """A mean and the 95 % interval around it."""
 
@@ -215,6 +252,18 @@ def interval(values: Values) -> Interval:
         return Interval(mean, np.nan, np.nan, 1)
     half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half, len(x))
+
+
+def verdict(found: Interval, sign: int) -> str:
+    """What an interval says about the claim that a quantity is > 0 (sign 1) or < 0.
+
+    Returns:
+        "shown", "contradicted", or "not shown at this size" if 0 lies inside.
+    """
+    low, high = sorted((sign * found.low, sign * found.high))
+    if low > 0:
+        return "shown"
+    return "contradicted" if high < 0 else "not shown at this size"
 
 
 class Paired(NamedTuple):

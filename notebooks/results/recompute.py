@@ -139,7 +139,10 @@ def sweep() -> list[list[tuple[str, Experiment]]]:
 def measured(
     jobs: int, runs: Path, made: list[list[tuple[str, Experiment]]]
 ) -> pd.DataFrame:
-    """`methods`, with the measures of `evaluate.reach_row`."""
+    """`methods`, with the measures of `evaluate.reach_row`.
+
+    `sam_share` is the share of the samples that a member trains with SAM after T_d.
+    """
     frame = methods(jobs, runs, made)
     folders = [runs / name for name in frame["run"]]
     with ProcessPoolExecutor(
@@ -151,14 +154,17 @@ def measured(
 
 
 def reach_row(folder: Path) -> dict[str, float]:
-    """Of one finished run; kept in its folder."""
+    """Of one finished run; the measures are kept in its folder."""
+    run = train.load_run(folder)
+    share = float(run.experiment.train.method != "sgd")
+    if run.sam_masks is not None:
+        share = float(run.sam_masks.float().mean())
     kept = folder / "reach.json"
     if not kept.exists():
-        run = train.load_run(folder)
         images = data.load(run.experiment.data).train
         files.write_json(kept, evaluate.reach_row(run.members, images))
         print(f"{folder.name}: measured", flush=True)
-    return files.read_json(kept)
+    return {"sam_share": share} | files.read_json(kept)
 
 
 def size_rows(seed: int, runs: Path) -> list[dict[str, float]]:

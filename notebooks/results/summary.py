@@ -27,28 +27,22 @@ def written(values: np.ndarray, digits: int) -> str:
     return f"{mean:.{digits}f} ± {high - mean:.{digits}f}"
 
 
-def heights(frame: pd.DataFrame, label: str) -> np.ndarray:
-    """DER above SAM's line at the same Hessian trace, one number a seed (lesson 09)."""
-    x, y = (
-        frame.pivot(index="seed", columns="label", values=column)
-        for column in ("hessian_trace", "test_der")
-    )
-    return np.array(
-        [
-            y[label][s] - np.interp(x[label][s], x.loc[s, LINE], y.loc[s, LINE])
-            for s in x.index
-        ]
-    )
-
-
 frame = pd.read_csv(Path(__file__).with_name("cifar10.csv"))
+
+
+def heights(label: str) -> np.ndarray:
+    """DER above SAM's line at the same Hessian trace, one number a seed (lesson 09)."""
+    found = results.above_line(frame, label, LINE, "hessian_trace", "test_der")
+    return found.to_numpy()
+
+
 for label, name in NAMES.items():
     runs = frame[frame["label"] == label]
     cells = [
         name,
         written(runs["hessian_trace"].to_numpy(), 0),
         written(runs["test_der"].to_numpy(), 3),
-        "0" if label in LINE else written(heights(frame, label), 3),
+        "0" if label in LINE else written(heights(label), 3),
         written(100 * runs["test_accuracy"].to_numpy(), 1) + " %",
         written(100 * runs["shift_accuracy"].to_numpy(), 1) + " %",
     ]

@@ -1,0 +1,250 @@
+"""The eleven checkable claims of Lu et al. 2024, and what we found: no training.
+
+    python notebooks/results/claims.py
+
+Reads sweep.csv, ablation.csv and ablation_severity.csv, simulates the linear model
+(claim 10), and writes claims.csv and claims.json. SAM is compared with deep ensembles
+at rho 0.1, SharpBalance with SAM and with its controls at rho 0.2, as in lessons 07 and
+09. The list of questions was written down before sweep.csv existed, and after a first
+look at the means of ablation.csv.
+
+An interval is the 95 % t-interval over seeds (datasets for claim 10), of differences
+within a seed. None is adjusted for the number of questions.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sbtutor import files, results, theory
+
+HERE = Path(__file__).resolve().parent
+DE, SAM, STRONG, OURS = "DE", "SAM 0.1", "SAM 0.2", "SharpBalance 0.2"
+CONTROLS = ["flattest 0.2", "random 0.2", "shared 0.2"]
+LINE = [STRONG, SAM, DE]  # from flat to sharp
+FLATNESS = ["worst_case_l2", "hessian_trace"]
+DIVERSITY = ["test_der", "test_logit_variance", "test_kl"]
+SEVERE = [1, 3, 5]  # severities; 0 is clean
+
+
+class Row(NamedTuple):
+    """One question: what the claim says of a quantity, and its value for each seed."""
+
+    claim: int
+    data: str
+    quantity: str
+    expected: Literal["> 0", "< 0", "= 1", "<= 1"]
+    values: pd.Series | torch.Tensor
+
+
+def gap(frame: pd.DataFrame, ours: str, theirs: str, column: str) -> pd.Series:
+    """ours - theirs, seed by seed."""
+    by_seed = frame.pivot(index="seed", columns="label", values=column)
+    return (by_seed[ours] - by_seed[theirs]).dropna()
+
+
+def slope(frame: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Least-squares slope of y on log10 x along rho, seed by seed."""
+    found = {
+        seed: np.polyfit(np.log10(runs[x]), runs[y], 1)[0]
+        for seed, runs in frame.groupby("seed")
+    }
+    return pd.Series(found)
+
+
+def in_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies in points, and the ensemble's gain over its members."""
+    frame = frame.copy()
+    for where in ("test", "shift"):
+        for name in ("accuracy", "member_accuracy"):
+            frame[f"{where}_{name}"] *= 100
+        frame[f"{where}_gain"] = (
+            frame[f"{where}_accuracy"] - frame[f"{where}_member_accuracy"]
+        )
+    return frame
+
+
+def of_sam(data: str, frame: pd.DataFrame) -> Iterator[Row]:
+    """Claims 1, 2, 3, 5 and 6: SAM against deep ensembles."""
+
+    def change(claim: int, column: str, expected: str) -> Row:
+        values = gap(frame, SAM, DE, column)
+        return Row(claim, data, f"{column}: {SAM} - {DE}", expected, values)
+
+    for column in ("worst_case_l2", "worst_case_linf", "hessian_trace", *DIVERSITY):
+        yield change(1, column, "< 0")
+    yield change(2, "shift_member_accuracy", "> 0")
+    yield change(2, "test_eir", "< 0")
+    yield change(2, "shift_eir", "< 0")
+    swept = frame[frame["label"].isin(["SAM 0.05", *LINE])]
+    for x in FLATNESS:
+        for y in DIVERSITY:
+            yield Row(3, data, f"slope of {y} on log10 {x}", "> 0", slope(swept, x, y))
+    for where in ("test", "shift"):
+        yield change(5, f"{where}_accuracy", "> 0")
+        yield change(6, f"{where}_gain", "< 0")
+        yield change(6, f"{where}_member_accuracy", "> 0")
+
+
+def of_sharpbalance(data: str, frame: pd.DataFrame) -> Iterator[Row]:
+    """Claims 4, 5 and 7: SharpBalance against SAM and deep ensembles."""
+
+    def change(claim: int, column: str, other: str, expected: str) -> Row:
+        values = gap(frame, OURS, other, column)
+        return Row(claim, data, f"{column}: {OURS} - {other}", expected, values)
+
+    for x in FLATNESS:
+        for y in DIVERSITY:
+            height = results.above_line(frame, OURS, LINE, x, y)
+            what = f"{y} above SAM's line at equal {x}"
+            yield Row(4, data, what, "> 0", height)
+    for where in ("test", "shift"):
+        yield change(5, f"{where}_accuracy", STRONG, "> 0")
+    margin = [gap(frame, OURS, STRONG, f"{w}_accuracy") for w in ("shift", "test")]
+    what = f"accuracy: {OURS} - {STRONG}, under shift less clean"
+    yield Row(5, data, what, "> 0", margin[0] - margin[1])
+    for where in ("test", "shift"):
+        yield change(7, f"{where}_gain", STRONG, "> 0")
+        yield change(7, f"{where}_gain", DE, "< 0")
+        yield change(7, f"{where}_member_accuracy", STRONG, "> 0")
+
+
+def of_choice(data: str, frame: pd.DataFrame) -> Iterator[Row]:
+    """Claim 11: the same share of SAM samples, chosen in other ways."""
+    ours = [results.above_line(frame, OURS, LINE, x, "test_der") for x in FLATNESS]
+    for control in CONTROLS:
+        values = gap(frame, OURS, control, "test_der")
+        yield Row(11, data, f"test_der: {OURS} - {control}", "> 0", values)
+        for x, height in zip(FLATNESS, ours, strict=True):
+            other = results.above_line(frame, control, LINE, x, "test_der")
+            what = f"test_der above SAM's line at equal {x}: {OURS} - {control}"
+            yield Row(11, data, what, "> 0", height - other)
+    values = gap(frame, "random 0.2", "shared 0.2", "test_der")
+    yield Row(11, data, "test_der: random 0.2 - shared 0.2", "> 0", values)
+
+
+def of_width(data: str, frame: pd.DataFrame) -> Iterator[Row]:
+    """Claim 8: slopes of narrow networks less those of wide ones."""
+    for x in FLATNESS:
+        for y in DIVERSITY:
+            steep = {w: slope(runs, x, y) for w, runs in frame.groupby("width")}
+            for wide in (8, 16):
+                what = f"slope of {y} on log10 {x}: width 4 - width {wide}"
+                yield Row(8, data, what, "> 0", steep[4] - steep[wide])
+
+
+def of_severity(data: str, frame: pd.DataFrame) -> Iterator[Row]:
+    """Claim 9: SharpBalance less SAM, by severity and ensemble size."""
+    keys = ["label", "seed", "severity", "size"]
+    frame = frame.set_index(keys)[["accuracy", "nll", "ece"]]
+    less = (frame.loc[OURS] - frame.loc[STRONG]).unstack(["severity", "size"])
+    accuracy, who = 100 * less["accuracy"], f"{OURS} - {STRONG}"
+    values = accuracy[5, 3] - accuracy[1, 3]
+    yield Row(9, data, f"accuracy: {who}, severity 5 less 1", "> 0", values)
+    shifted = sum(accuracy[s] for s in SEVERE) / len(SEVERE)
+    values = shifted[3] - shifted[1]
+    yield Row(9, data, f"shift_accuracy: {who}, 3 members less 1", "> 0", values)
+    for name in ("nll", "ece"):
+        values = less[name][0].max(axis=1)
+        yield Row(9, data, f"test_{name}: {who}, at its worst size", "< 0", values)
+        values = (sum(less[name][s] for s in SEVERE) / len(SEVERE)).max(axis=1)
+        yield Row(9, data, f"shift_{name}: {who}, at its worst size", "< 0", values)
+
+
+def of_theory() -> Iterator[Row]:
+    """Claim 10: the published constants, 30 datasets, 50 learners on each."""
+    n, d, p, k, eta, sigma2, rho0 = 3000, 150, 1000, 3, 0.01, 0.1, 0.01
+    source = torch.Generator().manual_seed(0)
+    teacher = torch.randn(d, generator=source, dtype=torch.float64)
+    teacher *= (sigma2 * d) ** 0.5 / teacher.norm()
+    for rho in (0.05, 0.1, 0.24):
+        found = theory.simulate_sam(
+            *(k, n, d, p, eta, rho, sigma2, rho0, teacher, 30, 50, source)
+        )
+        data, model = f"linear model, rho {rho}", (k, n / d, eta, rho)
+        limit = theory.sam_variance(*model, sigma2)
+        yield Row(10, data, "variance / Theorem 1", "= 1", found.variance / limit)
+        more = theory.finite_size(2 * k, 0, *model[1:]) / d * sigma2
+        what = "variance / (Theorem 1 + its 1/d term)"
+        yield Row(10, data, what, "= 1", found.variance / (limit + more))
+        low, high = theory.sam_sharpness_bounds(
+            *(*model, rho0, float(teacher.norm()), "tight", d)
+        )
+        what = "kappa / upper bound"
+        yield Row(10, data, what, "<= 1", found.sharpness / high)
+        what = "lower bound / kappa"
+        yield Row(10, data, what, "<= 1", low / found.sharpness)
+
+
+def verdict(found: results.Interval, expected: str) -> str:
+    """Whether the interval agrees; for equality and bounds: does not contradict."""
+    if expected == "= 1":
+        return "in accord" if found.low <= 1 <= found.high else "contradicted"
+    if expected == "<= 1":
+        return "in accord" if found.low <= 1 else "contradicted"
+    return results.verdict(found, 1 if expected == "> 0" else -1)
+
+
+def rows() -> Iterator[tuple[Row, str]]:
+    """All questions, and the name of the result that answers each."""
+    sweep, ablation, by_severity = (
+        pd.read_csv(HERE / f"{name}.csv")
+        for name in ("sweep", "ablation", "ablation_severity")
+    )
+    fashion, cifar = in_points(sweep), in_points(ablation)
+    named = {
+        "sweep": [
+            *of_sam("fashion-mini", fashion[fashion["width"] == 8]),
+            *of_width("fashion-mini", fashion),
+        ],
+        "ablation": [
+            *of_sam("CIFAR-10", cifar),
+            *of_sharpbalance("CIFAR-10", cifar),
+            *of_choice("CIFAR-10", cifar),
+            *of_severity("CIFAR-10", by_severity),
+        ],
+        "claims": list(of_theory()),
+    }
+    for name, questions in named.items():
+        for question in questions:
+            yield question, name
+
+
+def main() -> int:
+    """Write the table, ordered by claim."""
+    found = []
+    for row, name in sorted(rows(), key=lambda pair: pair[0].claim):
+        mean = results.interval(np.asarray(row.values))
+        script = "claims.py" if name == "claims" else f"recompute.py {name}"
+        found.append(
+            {
+                "claim": row.claim,
+                "data": row.data,
+                "quantity": row.quantity,
+                "expected": row.expected,
+                "estimate": mean.mean,
+                "low": mean.low,
+                "high": mean.high,
+                "n": mean.n,
+                "verdict": verdict(mean, row.expected),
+                "command": f"python notebooks/results/{script}",
+            }
+        )
+    text = pd.DataFrame(found).to_csv(index=False, float_format="%.4g")
+    files.write_bytes(HERE / "claims.csv", text.encode())
+    story = files.read_json(HERE / "ablation.json") | {
+        "what": "the eleven claims, from the tables sweep and ablation",
+        "command": "python notebooks/results/claims.py",
+    }
+    files.write_json(HERE / "claims.json", story)
+    print(f"wrote claims.csv ({len(found)} rows) and claims.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
