@@ -202,12 +202,13 @@ def above_line(
     Raises:
         ValueError: the line's x does not grow for some seed; names it.
     """
+    line, found = list(line), {}
+    columns = list(dict.fromkeys([label, *line]))
     at, height = (
-        frame.pivot(index="seed", columns="label", values=column).dropna()
+        frame.pivot(index="seed", columns="label", values=column)[columns]
         for column in (x, y)
     )
-    line, found = list(line), {}
-    for seed in at.index:
+    for seed in at.dropna().index:
         if not at.loc[seed, line].is_monotonic_increasing:
             raise ValueError(
                 f"{x} does not grow along {', '.join(line)} for seed {seed}, so there "

@@ -10,12 +10,22 @@ import pytest
 from sbtutor import files, results, train
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "results"
-NAMES = ("settings", "fashion", "size", "cifar10")
+NAMES = ("settings", "fashion", "size", "cifar10", "sweep", "ablation")
 
 
 @pytest.fixture(scope="module")
 def recompute():
-    spec = importlib.util.spec_from_file_location("recompute", FOLDER / "recompute.py")
+    return load("recompute")
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return load("claims")
+
+
+def load(name):
+    """A script of the folder as a module."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -40,6 +50,75 @@ def test_each_method_has_the_same_eight_fresh_seeds(recompute):
         assert (seeds.map(len) == 8).all()
         assert len({tuple(s) for s in seeds}) == 1
         assert not set(seeds.iloc[0]) & set(recompute.CHOOSING_SEEDS)
+
+
+def test_a_sweep_has_eight_seeds_for_each_width_and_radius(recompute):
+    frame = results.committed(FOLDER / "sweep")
+    seeds = frame.groupby(["width", "label"])["seed"].apply(sorted)
+    assert len(seeds) == len(recompute.SWEEP_WIDTHS) * 4
+    assert all(each == list(recompute.SWEEP_SEEDS) for each in seeds)
+
+
+def test_the_ablations_seeds_were_used_for_nothing_before(recompute):
+    used = {*recompute.CIFAR10_SEEDS, *recompute.CHOOSING_SEEDS}
+    frame = results.committed(FOLDER / "ablation")
+    assert sorted(set(frame["seed"])) == list(recompute.ABLATION_SEEDS)
+    assert not set(frame["seed"]) & used
+
+
+def test_controls_use_sam_on_as_many_samples():
+    frame = results.committed(FOLDER / "ablation")
+    share = frame.pivot(index="seed", columns="label", values="sam_share")
+    for control in ("flattest 0.2", "random 0.2", "shared 0.2"):
+        gap = (share[control] - share["SharpBalance 0.2"]).abs()
+        assert gap.max() < 0.001
+
+
+def test_severities_agree_with_the_ablations_own_row():
+    """Mean over severities of the full ensembles = the column shift_accuracy."""
+    frame = results.committed(FOLDER / "ablation")
+    parts = results.committed(FOLDER / "ablation_severity")
+    kept = parts[(parts["severity"] > 0) & (parts["size"] == 3)]
+    mean = kept.groupby(["label", "seed"])["accuracy"].mean()
+    whole = frame.set_index(["label", "seed"])["shift_accuracy"]
+    assert (mean - whole.loc[mean.index]).abs().max() < 1e-4
+
+
+def test_claims_are_those_of_the_tables(claims):
+    """All but the simulation are computed again; each of the eleven has a row."""
+    frame = results.committed(FOLDER / "claims")
+    assert set(frame["claim"]) == set(range(1, 12))
+    written = frame.set_index(["data", "quantity"])
+    for row, _ in claims.rows(simulate=False):
+        found = results.interval(row.values)
+        there = written.loc[(row.data, row.quantity)]
+        assert there["estimate"] == pytest.approx(found.mean, rel=1e-3)
+        assert there["verdict"] == claims.verdict(found, row.expected)
+        assert there["n"] == found.n
+
+
+def test_a_simulated_claim_comes_out_again(claims):
+    """Seeded: the first radius of the linear model, to the digits written."""
+    row = next(claims.of_theory())
+    frame = results.committed(FOLDER / "claims")
+    there = frame.set_index(["data", "quantity"]).loc[(row.data, row.quantity)]
+    found = results.interval(row.values.numpy())
+    assert there["estimate"] == pytest.approx(found.mean, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        ([0.9, 1.0, 1.2], "= 1", "in accord"),
+        ([1.1, 1.11, 1.12], "= 1", "contradicted"),
+        ([1.1, 1.11, 1.12], "<= 1", "contradicted"),
+        ([0.1, 0.11, 0.12], "<= 1", "in accord"),
+        ([0.1, 0.11, 0.12], "> 0", "shown"),
+        ([0.1, 0.11, 0.12], "< 0", "contradicted"),
+    ],
+)
+def test_verdicts(claims, values, expected, said):
+    assert claims.verdict(results.interval(values), expected) == said
 
 
 def test_settings_of_class_are_the_best_on_validation_data(recompute):

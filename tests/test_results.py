@@ -221,3 +221,56 @@ def test_a_result_that_was_never_committed_is_named(tmp_path):
         ValueError, match=r"no committed result .*nothing.*nothing\.csv"
     ):
         results.committed(tmp_path / "nothing")
+
+
+LINE = pd.DataFrame(
+    {
+        "label": ["flat", "sharp", "ours"] * 2,
+        "seed": [0, 0, 0, 1, 1, 1],
+        "x": [1.0, 3.0, 2.5, 2.0, 4.0, 1.0],
+        "y": [10.0, 20.0, 20.0, 0.0, 8.0, 5.0],
+    }
+)
+
+
+def test_above_line_by_hand():
+    """Seed 0: the line is 17.5 at 2.5. Seed 1: 1 is left of it, where it stays 0."""
+    found = results.above_line(LINE, "ours", ["flat", "sharp"], "x", "y")
+    assert found.to_dict() == pytest.approx({0: 2.5, 1: 5.0})
+
+
+def test_the_lines_own_points_lie_on_it():
+    for name in ("flat", "sharp"):
+        found = results.above_line(LINE, name, ["flat", "sharp"], "x", "y")
+        assert found.tolist() == [0, 0]
+
+
+def test_above_line_leaves_out_seeds_without_partners():
+    alone = pd.DataFrame({"label": ["ours"], "seed": [9], "x": [1.0], "y": [2.0]})
+    found = results.above_line(
+        pd.concat([LINE, alone]), "ours", ["flat", "sharp"], "x", "y"
+    )
+    assert found.index.tolist() == [0, 1]
+
+
+def test_a_line_in_the_wrong_order_is_refused():
+    with pytest.raises(
+        ValueError, match="x does not grow along sharp, flat for seed 0"
+    ):
+        results.above_line(LINE, "ours", ["sharp", "flat"], "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("values", "sign", "expected"),
+    [
+        ([1.0, 1.1, 1.2], 1, "shown"),
+        ([1.0, 1.1, 1.2], -1, "contradicted"),
+        ([-1.0, -1.1, -1.2], -1, "shown"),
+        ([-1.0, -1.1, -1.2], 1, "contradicted"),
+        ([-1.0, 1.1, 1.2], 1, "not shown at this size"),
+        ([-1.0, 1.1, 1.2], -1, "not shown at this size"),
+        ([1.0], 1, "not shown at this size"),  # one value has no interval
+    ],
+)
+def test_a_verdict_asks_for_the_whole_interval(values, sign, expected):
+    assert results.verdict(results.interval(values), sign) == expected

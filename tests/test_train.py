@@ -26,7 +26,7 @@ TOY = Experiment(
         device="cpu",
     ),
 )
-SPLITS = ("paper", "code", "code_boost", "random", "shared")
+SPLITS = ("paper", "code", "code_boost", "flattest", "random", "shared")
 
 
 @pytest.fixture(autouse=True)

@@ -257,9 +257,9 @@ print(title)
 # | 03 | Does mixing hyperparameters add diversity? | to come |
 # | 04 | Can an ensemble cost little more than one network? | to come |
 # | 05 | Stay in the pre-train basin or leave it? | to come |
-# | 06 | What is sharpness, and do its measures agree? | to come |
+# | 06 | [What is sharpness, and do its measures agree?](06_sharpness.ipynb) | ready |
 # | 07 | [Does SAM buy flatness with diversity?](07_tradeoff.ipynb) | ready |
-# | 08 | What does a linear model prove about it? | to come |
+# | 08 | [What does a linear model prove about it?](08_theory.ipynb) | ready |
 # | 09 | [Can we keep both? SharpBalance and its controls](09_sharpbalance.ipynb) | ready |
 # | 10 | From this laptop to the papers' experiments | to come |
 #
