@@ -67,11 +67,11 @@ def ordinary_worst_case(model: nn.Module, images: Tensor, labels: Tensor) -> Ten
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     delta = {n: torch.zeros_like(p) for n, p in start.items()}
     before, size, size_then = delta, 2 * RHO, 2 * RHO
-    marks, rises, since = (5, 9, 12, 14, 16, 17, 19), 0, 0
+    marks, rises, since = (5, 9, 12, 15, 16, 18, 19), 0, 0
     with torch.no_grad():
-        first = best = best_then = old = F.cross_entropy(model(images), labels)
+        first = best = best_then = F.cross_entropy(model(images), labels)
     best_state = copy.deepcopy(model.state_dict())
-    for step in range(1, 21):
+    for step in range(20):
         model.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         slope = {n: p.grad for n, p in model.named_parameters()}
@@ -82,22 +82,20 @@ def ordinary_worst_case(model: nn.Module, images: Tensor, labels: Tensor) -> Ten
                 for n, d in delta.items()
             }
             ahead = onto_ellipsoid(ahead, start)
-            if step > 1:
-                ahead = {n: 0.75 * ahead[n] + 0.25 * before[n] for n in ahead}
+            ahead = {n: 0.75 * ahead[n] + 0.25 * before[n] for n in ahead}
             before, delta = delta, ahead
             for n, p in model.named_parameters():
                 p.copy_(start[n] + delta[n])
             loss = F.cross_entropy(model(images), labels)
-        rises += bool(loss > old)
-        old = loss
         if loss > best:
             best, best_state = loss, copy.deepcopy(model.state_dict())
+            rises += 1
         if step in marks:
             few = rises < 0.75 * (step - since)
             stuck = size == size_then and bool(best == best_then)
             size_then, best_then, rises, since = size, best, 0, step
             if few or stuck:
-                size, old = size / 2, best
+                size /= 2
                 model.load_state_dict(best_state)
     with torch.no_grad():
         for n, p in model.named_parameters():

@@ -69,25 +69,30 @@ class Ball:
         """One step uphill with momentum.
 
         Textbook: u + a (z - u) + (1 - a) (u - previous), back inside; z the projected
-        step, a = 0.75. The published code: a z + (1 - a) previous.
+        step, a = 0.75; the first step is z. The published code: a z + (1 - a) previous,
+        the first time too.
         """
         ahead = self.project(u + size * self.uphill(slope))
-        if first:
-            return ahead
         if self.rule == "code":
             return MOMENTUM * ahead + (1 - MOMENTUM) * previous
+        if first:
+            return ahead
         push = MOMENTUM * (ahead - u) + (1 - MOMENTUM) * (u - previous)
         return self.project(u + push)
 
 
-def checkpoints(steps: int) -> set[int]:
+def checkpoints(steps: int, rule: Rule = "textbook") -> set[int]:
     """After which steps the step size may be halved: w_j = ceil(p_j steps).
 
-    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
+    p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The published
+    code counts its steps from 0, and does not round p_j steps before the ceiling: of 20
+    steps, 14.000000000000002 makes 15.
     """
     p = [0.0, 0.22]
     while p[-1] < 1:
         p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
+    if rule == "code":
+        return {math.ceil(share * steps) + 1 for share in p[1:]}
     return {math.ceil(round(share * steps, 6)) for share in p[1:]}
 
 
@@ -95,7 +100,8 @@ def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tenso
     """How far above the loss at w the ascent gets; >= 0.
 
     A gradient comes with the loss of its own place, so only the last place costs a
-    forward pass of its own: `steps` gradients and one loss in all.
+    forward pass of its own: `steps` gradients and one loss in all (and one gradient
+    more if the start is stationary).
     """
     w = vector.flatten(params)
 
@@ -110,11 +116,12 @@ def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tenso
         loss, slope = look(u)
     best = best_then = (loss, slope, u)
     size = size_then = 2 * ball.rho
-    rises, since, marks = 0, 0, checkpoints(steps)
+    marks, code = checkpoints(steps, ball.rule), ball.rule == "code"
+    rises, since = 0, int(code)
     for step in range(1, steps):
         u, previous = ball.move(u, previous, slope, size, step == 1), u
         (loss, slope), old = look(u), loss
-        rises += bool(loss > old)
+        rises += bool(loss > (best[0] if code else old))
         best = (loss, slope, u) if loss > best[0] else best
         if step in marks:
             few = rises < LEAST_RISES * (step - since)
@@ -124,7 +131,7 @@ def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tenso
                 size /= 2
                 loss, slope = best[:2]
                 # The published code puts the weights back, but not its offset u.
-                u = best[2] if ball.rule == "textbook" else u
+                u = u if code else best[2]
     u = ball.move(u, previous, slope, size, steps == 1)
     with torch.no_grad():
         last = loss_fn(vector.unflatten(w + ball.scale * u, params))

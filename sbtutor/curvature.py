@@ -104,7 +104,9 @@ def hessian_top_eigenpair(
     """
     product = vector.hessian_product(loss_fn, params)
     like = vector.flatten(params)
-    first = product(torch.ones_like(like))
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(len(like), generator=draw, dtype=torch.float64).to(like)
+    first = product(start)
     if not first.isfinite().all():
         raise ValueError(
             "the curvature is not finite at these params (NaN or infinity); has the "
@@ -113,36 +115,39 @@ def hessian_top_eigenpair(
     if tolerance is None:
         tolerance = torch.finfo(like.dtype).eps ** 0.5
     size = len(like)
-    if size <= 20:  # ARPACK would need more products than the matrix has columns
+    if not first.any():  # H = 0, where ARPACK has nothing to start from
+        value, v = start.new_zeros(()), start / start.norm()
+    elif size <= 20:  # ARPACK would need more products than the matrix has columns
         identity = torch.eye(size, dtype=like.dtype, device=like.device)
         dense = torch.stack([product(row) for row in identity])
         values, vectors = torch.linalg.eigh((dense + dense.T) / 2)
         value, v = values[-1], vectors[:, -1]
     else:
-        value, v = _lanczos(product, like, tolerance)
+        value, v = _lanczos(product, start, tolerance)
     residual = (product(v) - value * v).norm()
     return Eigenpair(value, vector.unflatten(v, params), residual)
 
 
-def _lanczos(product, like: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def _lanczos(product, start: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     def on_arrays(v):
-        return product(torch.as_tensor(v).to(like).reshape(-1)).cpu().numpy()
+        return product(torch.as_tensor(v).to(start).reshape(-1)).cpu().numpy()
 
-    draw = torch.Generator().manual_seed(0)
-    start = torch.randn(len(like), generator=draw, dtype=torch.float64).numpy()
+    first = start.cpu().numpy()
     operator = linalg.LinearOperator(
-        (len(like), len(like)), matvec=on_arrays, dtype=like.cpu().numpy().dtype
+        (len(start), len(start)), matvec=on_arrays, dtype=first.dtype
     )
     try:
         values, vectors = linalg.eigsh(
-            operator, k=1, which="LA", v0=start, tol=tolerance
+            operator, k=1, which="LA", v0=first, tol=tolerance
         )
     except linalg.ArpackNoConvergence as error:
         raise ArithmeticError(
             f"the top eigenvalue did not converge to tolerance={tolerance:.1g} "
             f"({error}); pass a larger tolerance"
         ) from None
-    return torch.as_tensor(values[0]).to(like), torch.as_tensor(vectors[:, 0]).to(like)
+    return tuple(
+        torch.as_tensor(found).to(start) for found in (values[0], vectors[:, 0])
+    )
 
 
 def hessian_top_eigenvalue(

@@ -36,7 +36,8 @@ def fisher_trace(
     sharpness (Lu et al. 2024); its mean over n is the trace of the mean Fisher matrix.
     Linear and convolutional layers, their biases and the affine parameters of norm
     layers are done without per-sample gradients; all else, and what the model uses
-    twice, by `torch.func`.
+    twice, by `torch.func`. The first axis of what a layer meets must be the samples';
+    another one is noticed only where its length is not that of the batch.
 
     Args:
         model: a network; its train/eval mode is restored afterwards.
@@ -83,7 +84,7 @@ def _of_batch(model: nn.Module, images: Tensor, labels: Tensor) -> Squares:
     params = {n: p.detach().requires_grad_() for n, p in model.named_parameters()}
     total = torch.zeros(len(images), dtype=images.dtype, device=images.device)
     seen: dict[nn.Module, Squares] = {}
-    with torch.enable_grad(), _listening(model, seen) as first:
+    with torch.enable_grad(), _listening(model, len(images), seen) as first:
         logits = functional_call(model, params, (images.detach(),))
         loss = F.cross_entropy(logits, labels, reduction="sum")
         if first:  # backward to there passes every layer that comes after
@@ -105,7 +106,7 @@ def _of_batch(model: nn.Module, images: Tensor, labels: Tensor) -> Squares:
 
 @contextlib.contextmanager
 def _listening(
-    model: nn.Module, seen: dict[nn.Module, Squares]
+    model: nn.Module, count: int, seen: dict[nn.Module, Squares]
 ) -> Iterator[list[Tensor]]:
     """Let each known layer put its part of the squared norms into `seen`.
 
@@ -118,9 +119,10 @@ def _listening(
             with torch.no_grad():
                 seen[module] = _KNOWN[type(module)](module, args[0].detach(), g)
 
-        output.register_hook(on_gradient)
-        if not first:
-            first.append(output)
+        # Else the first axis is not the samples', or there is nothing to meet.
+        if args and len(output) == count and output.requires_grad:
+            output.register_hook(on_gradient)
+            first.extend([output] * (not first))
 
     # In front of the user's own hooks, which may change the output.
     handles = [
@@ -253,9 +255,10 @@ def _batch_norm(layer: nn.BatchNorm2d, a: Tensor, g: Tensor) -> Squares:
 
 
 def _group_norm(layer: nn.GroupNorm, a: Tensor, g: Tensor) -> Squares:
-    """weight * b + bias, b the normalised input."""
+    """weight * b + bias, b the normalised input; any number of axes."""
     b = F.group_norm(a, layer.num_groups, eps=layer.eps)
-    return _squares((b * g).sum((2, 3))) + _squares(g.sum((2, 3)))
+    b, g = (t.reshape(*t.shape[:2], -1) for t in (b, g))
+    return _squares((b * g).sum(2)) + _squares(g.sum(2))
 
 
 _KNOWN: dict[type[nn.Module], Known] = {
@@ -267,9 +270,15 @@ _KNOWN: dict[type[nn.Module], Known] = {
 
 
 def _is_known(module: nn.Module) -> bool:
-    if type(module) is nn.Conv2d:  # a subclass may do anything
+    if type(module) not in _KNOWN:  # a subclass may do anything
+        return False
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        return own == {"weight", "bias"}
+    # Not one whose weight is made of other parameters, as torch's prune does.
+    if own != ({"weight"} if module.bias is None else {"weight", "bias"}):
+        return False
+    if isinstance(module, nn.Conv2d):
         plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return plain and module.groups == 1
-    if type(module) in (nn.BatchNorm2d, nn.GroupNorm):
-        return module.affine
-    return type(module) in _KNOWN
+    return True

@@ -131,10 +131,11 @@ def worst_case_sharpness(
         norm: "l2" or "linf", which p.
         adaptive: whether T = |w|.
         steps: gradient steps.
-        rule: "textbook" steps and projects in e / T, with Auto-PGD's momentum. "code"
-            does as the published code of Lu et al. 2024: it multiplies the l2 step once
-            by |w|, projects in e, averages the new place with the last but one, and
-            keeps its offset when it puts the weights back to the best place.
+        rule: "textbook" steps and projects in e / T, as Auto-PGD does. "code" does as
+            the published code of Lu et al. 2024: it multiplies the l2 step once by |w|,
+            projects in e, averages the new place with the last but one (the first time
+            too), counts new records, not rises, and keeps its offset when it puts the
+            weights back to the best place. It need not come near the maximum.
 
     Returns:
         A scalar >= 0 in the unit of the loss.

@@ -139,3 +139,46 @@ def test_sam_rise_is_at_the_same_radius_for_every_run():
             p += evaluate.SHARPNESS_RHO * s / length
         rise = F.cross_entropy(net(images), train.labels) - loss
     assert row["sam_rise"] == pytest.approx(float(rise), rel=1e-3)
+
+
+def test_reach_equals_direct_calls_in_eval_mode():
+    """Four measures a member, at the row's radii; then the mean over members."""
+    nets, train = members(2), split()
+    for seed, net in enumerate(nets):  # statistics unlike those of the images
+        draw = torch.Generator().manual_seed(seed)
+        net.train()(3 * torch.rand(20, 1, 8, 8, generator=draw))
+    nets[1].eval()
+    before = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
+    row = evaluate.reach_row(nets, train)
+    assert (nets[0].training, nets[1].training) == (True, False)
+    for net, old in zip(nets, before, strict=True):
+        assert all(torch.equal(v, old[k]) for k, v in net.state_dict().items())
+    images = train.images.float() / 255
+    found = []
+    for net in nets:
+        loss_fn = sharpness.loss_of(net.eval(), images, train.labels)
+        w, draw = sharpness.parameters_of(net), torch.Generator().manual_seed(0)
+        found.append(
+            {
+                "worst_case_l2": sharpness.worst_case_sharpness(loss_fn, w, 0.25, "l2"),
+                "worst_case_linf": sharpness.worst_case_sharpness(
+                    loss_fn, w, 0.01, "linf"
+                ),
+                "average_rise": sharpness.average_sharpness(loss_fn, w, 0.1, 20, draw),
+                "top_eigenvalue": sharpness.hessian_top_eigenvalue(loss_fn, w),
+            }
+        )
+    assert list(row) == list(found[0])
+    for name, value in row.items():
+        mean = sum(float(one[name]) for one in found) / len(found)
+        near = 1e-2 if name == "top_eigenvalue" else 1e-3
+        assert value == pytest.approx(mean, rel=near), name
+
+
+def test_reach_uses_500_images_whatever_the_split_holds():
+    """The class-balanced 500 of seed 0, so that runs compare."""
+    train = split(660)
+    few = data.subset(train, 500, seed=0)
+    assert evaluate.reach_row(members(1), train) == pytest.approx(
+        evaluate.reach_row(members(1), few), rel=1e-3
+    )

@@ -162,3 +162,45 @@ def test_one_class_is_refused():
 def test_any_width_has_a_norm(width, norm):
     """The number of groups divides the channels, whatever they are."""
     assert built("small_cnn", norm, width=width)(images()).isfinite().all()
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_evaluating_is_eval_mode_for_a_while(training, mixed):
+    """Each layer's own mode comes back; nested, and after an error, too."""
+    model = built("small_cnn", width=4).train(training)
+    if mixed:
+        model.norm1.train(not training)
+    before = modes(model)
+    assert any(before) == (training or mixed)
+    with models.evaluating(model):
+        assert not any(modes(model))
+        with models.evaluating(model.norm1):
+            model.norm2.train()
+        assert [model.norm1.training, model.norm2.training] == [False, True]
+    assert modes(model) == before
+    with pytest.raises(ZeroDivisionError), models.evaluating(model):
+        1 / 0  # noqa: B018
+    assert modes(model) == before
+
+
+def test_while_evaluating_the_running_statistics_stand_still():
+    model = built("small_cnn", width=4)
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    with models.evaluating(model):
+        model(images())
+    assert all(torch.equal(b, before[name]) for name, b in model.named_buffers())
+    model(images())
+    assert not torch.equal(model.norm1.running_mean, before["norm1.running_mean"])
+
+
+def test_evaluating_knows_layers_that_a_model_uses_twice():
+    layer = nn.Dropout()
+    model = nn.Sequential(layer, nn.Sequential(layer, nn.BatchNorm2d(3).eval()))
+    with models.evaluating(model):
+        assert not any(modes(model))
+    assert modes(model) == [True, True, True, False]

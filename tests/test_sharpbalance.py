@@ -8,7 +8,7 @@ import torch
 
 from sbtutor.sharpbalance import sam_masks
 
-SPLITS = ("paper", "code", "code_boost", "random", "shared")
+SPLITS = ("paper", "code", "code_boost", "flattest", "random", "shared")
 
 # Three members, nine samples, k = 1/3: three picks each.
 SCORES = torch.tensor(
@@ -24,6 +24,7 @@ BY_HAND = {
     "paper": [{0, 1, 3, 4}, {0, 1, 2, 3, 4}, {0, 1, 2, 3}],
     "code": [{1, 6, 7, 8, 0, 4}, {1, 6, 7, 8, 2, 5}, {6, 7, 8, 3}],
     "code_boost": [{1, 6, 7, 8, 2, 3, 5}, {1, 6, 7, 8, 0, 3, 4}, {6, 7, 8, 0, 2, 4, 5}],
+    "flattest": [{1, 6, 7, 8}, {1, 6, 7, 8}, {6, 7, 8}],
 }
 
 
@@ -60,11 +61,16 @@ def test_samples_nobody_picked_are_dealt_out_once_each():
 
 
 # E|SAM set| / N at M = 3, k = 1/2. Independent rankings, with u = P(picked by no
-# other) = 1/4 and r = P(picked by none) = 1/8: paper 1 - u, code 1 - u + r / 3,
-# boost 1 - u + 2 r / 3.
+# other) = 1/4 and r = P(picked by none) = 1/8: paper and flattest 1 - u, code
+# 1 - u + r / 3, boost 1 - u + 2 r / 3.
 @pytest.mark.parametrize(
     ("split", "independent", "identical"),
-    [("paper", 0.75, 0.5), ("code", 19 / 24, 2 / 3), ("code_boost", 5 / 6, 5 / 6)],
+    [
+        ("paper", 0.75, 0.5),
+        ("flattest", 0.75, 0.5),
+        ("code", 19 / 24, 2 / 3),
+        ("code_boost", 5 / 6, 5 / 6),
+    ],
 )
 def test_expected_fractions(split, independent, identical):
     draws, samples = 400, 60
@@ -87,24 +93,46 @@ def test_only_the_ranking_counts(split):
     assert torch.equal(a, b)
 
 
-def test_a_members_own_scores_do_not_enter_its_paper_set():
+@pytest.mark.parametrize("members", [2, 3, 5])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_flattest_is_paper_with_the_ranking_turned_round(members, fraction):
+    scores = random_scores(members)
+    turned = sam_masks(-scores, fraction, "paper")
+    assert torch.equal(sam_masks(scores, fraction, "flattest"), turned)
+
+
+def test_flattest_is_code_without_the_samples_that_nobody_picked():
+    scores = random_scores()
+    flattest, code, boost = (
+        sam_masks(scores, 0.3, split) for split in ("flattest", "code", "code_boost")
+    )
+    assert (flattest <= code).all()
+    assert torch.equal(flattest, code & boost)
+
+
+@pytest.mark.parametrize("split", ["paper", "flattest"])
+def test_a_members_own_scores_do_not_enter_its_set(split):
     scores, changed = random_scores(), random_scores()
     changed[1] = changed[1].flip(0)
-    a, b = sam_masks(scores, 0.3), sam_masks(changed, 0.3)
+    a, b = sam_masks(scores, 0.3, split), sam_masks(changed, 0.3, split)
     assert torch.equal(a[1], b[1])
     assert not torch.equal(a[0], b[0])
 
 
-def test_permuting_members_permutes_the_rows_of_paper():
+@pytest.mark.parametrize("split", ["paper", "flattest"])
+def test_permuting_members_permutes_the_rows(split):
     scores, order = random_scores(4), torch.tensor([2, 0, 3, 1])
-    assert torch.equal(sam_masks(scores[order], 0.2), sam_masks(scores, 0.2)[order])
+    assert torch.equal(
+        sam_masks(scores[order], 0.2, split), sam_masks(scores, 0.2, split)[order]
+    )
 
 
-def test_permuting_samples_permutes_the_columns_of_paper():
+@pytest.mark.parametrize("split", ["paper", "flattest"])
+def test_permuting_samples_permutes_the_columns(split):
     scores = random_scores()
     order = torch.randperm(120, generator=seeded(1))
     assert torch.equal(
-        sam_masks(scores[:, order], 0.2), sam_masks(scores, 0.2)[:, order]
+        sam_masks(scores[:, order], 0.2, split), sam_masks(scores, 0.2, split)[:, order]
     )
 
 
@@ -167,6 +195,7 @@ def test_ties_go_to_the_lower_index():
     assert (many == (torch.arange(5000) < 1500)).all()
     equal = torch.zeros(2, 10)
     assert sets(sam_masks(equal, 0.3)) == [{0, 1, 2}] * 2
+    assert sets(sam_masks(equal, 0.3, "flattest")) == [{0, 1, 2}] * 2
     first = {0, 1, 2}
     assert sets(sam_masks(equal, 0.3, "code")) == [
         first | {3, 5, 7, 9},

@@ -1,20 +1,12 @@
-"""Sharpness measures against closed forms, dense Hessians and per-sample loops."""
+"""SAM's and the average rise against closed forms; members; what is refused."""
 
 import jaxtyping
 import pytest
 import torch
-from torch import nn
-from torch.func import jacrev
 from torch.nn import functional as F
 
 from sbtutor import models, perturb, sharpness
 from sbtutor.config import ModelConfig
-
-NETWORKS = [
-    ("mlp", "batch"),
-    ("lenet", "batch"),
-    *[(name, norm) for name in ("small_cnn", "resnet8") for norm in ("batch", "group")],
-]
 
 
 @pytest.fixture
@@ -84,135 +76,154 @@ def test_sam_sharpness_of_a_network_is_the_loss_difference():
     torch.testing.assert_close(ours, F.cross_entropy(model(images), labels) - loss)
 
 
-def test_hessian_trace_of_a_diagonal_quadratic_is_exact_for_each_probe():
-    """v'Dv = sum d_i v_i^2 = tr D when v_i = +-1, so the error is 0."""
+def bowl(seed=1):
+    """A symmetric indefinite H, slopes g, and L(w + e) = g'e + e'He / 2 around w."""
+    root = torch.randn(17, 17, generator=seeded(seed), dtype=torch.float64)
+    h, g = root + root.T, torch.randn(17, generator=seeded(seed + 1)).double()
+    w = flat(weights())
+
+    def loss_fn(p):
+        e = flat(p) - w
+        return g @ e + e @ h @ e / 2
+
+    return loss_fn, h, g
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("rho", [0.01, 0.5])
+def test_average_sharpness_is_half_the_scaled_trace_on_a_quadratic(rho, adaptive):
+    """E = rho^2/2 tr(THT); a draw's variance is rho^2 ||Tg||^2 + rho^4/2 ||THT||^2."""
+    (loss_fn, h, g), draws = bowl(), 3000
+    t = flat(weights()).abs() if adaptive else torch.ones(17).double()
+    scaled = t[:, None] * h * t
+    found = sharpness.average_sharpness(
+        loss_fn, weights(), rho, draws, seeded(), adaptive
+    )
+    spread = rho**2 * (t * g).square().sum() + rho**4 / 2 * scaled.square().sum()
+    assert abs(found - rho**2 / 2 * scaled.trace()) < 4 * (spread / draws).sqrt()
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_average_sharpness_is_the_mean_over_the_generators_draws(adaptive):
+    loss_fn, w = bowl()[0], weights()
+    draw = seeded(3)
+    z = [torch.randn(17, generator=draw, dtype=torch.float64) for _ in range(6)]
+    t = flat(w).abs() if adaptive else 1
+    rises = [loss_fn({"all": flat(w) + 0.3 * t * row}) - loss_fn(w) for row in z]
+    found, again = (
+        sharpness.average_sharpness(loss_fn, w, 0.3, 6, seeded(3), adaptive)
+        for _ in range(2)
+    )
+    torch.testing.assert_close(found, torch.stack(rises).mean())
+    assert torch.equal(found, again)
+    other = sharpness.average_sharpness(loss_fn, w, 0.3, 6, seeded(4), adaptive)
+    assert found != other
+
+
+def test_average_sharpness_can_be_negative_and_leaves_zero_weights_alone():
+    """On a cap every place is lower; what is 0 stays 0 when T = |w|."""
     w = weights()
-    d = torch.linspace(-1, 5, 17, dtype=torch.float64)
-    trace, error = sharpness.hessian_trace(
-        lambda p: (d * flat(p).square()).sum() / 2, w, 2, seeded()
+    w["b"][:] = 0
+    seen = []
+
+    def cap(p):
+        seen.append(p["b"].clone())
+        return -(p["a"] - w["a"]).square().sum()
+
+    assert sharpness.average_sharpness(cap, w, 0.1, 5, seeded()) < 0
+    assert len(seen) == 6  # the draws, and once at w
+    assert not any(b.any() for b in seen)
+
+
+def test_average_sharpness_does_not_change_when_weights_are_rescaled():
+    """L(w / c) at c w, c > 0: relative steps are the same steps."""
+    loss_fn, w = bowl()[0], weights()
+    c = torch.linspace(0.1, 30, 17).double()
+    found = sharpness.average_sharpness(loss_fn, w, 0.2, 5, seeded())
+    there = sharpness.average_sharpness(
+        lambda p: loss_fn({"all": p["all"] / c}), {"all": c * flat(w)}, 0.2, 5, seeded()
     )
-    torch.testing.assert_close(trace, d.sum())
-    assert error == pytest.approx(0, abs=1e-12)
+    torch.testing.assert_close(found, there)
 
 
-def test_hessian_traces_variance_is_twice_the_squares_off_the_diagonal():
-    """Var v'Av = 2 sum_{i != j} a_ij^2; the standard error is that over the probes."""
-    root = torch.randn(17, 17, generator=seeded(1), dtype=torch.float64)
-    a, probes = root + root.T, 4000
-    trace, error = sharpness.hessian_trace(
-        lambda p: flat(p) @ a @ flat(p) / 2, weights(), probes, seeded()
-    )
-    off = a - a.diag().diag()
-    expected = (2 * off.square().sum() / probes).sqrt()
-    assert error == pytest.approx(float(expected), rel=0.1)
-    assert abs(trace - a.trace()) < 4 * expected
+@pytest.mark.parametrize("draws", [0, -1])
+def test_a_mean_of_no_draws_is_refused(draws):
+    with pytest.raises(ValueError, match=f"at least 1 draw, got draws={draws}"):
+        sharpness.average_sharpness(bowl()[0], weights(), 0.1, draws, seeded())
 
 
-@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
-def test_hessian_trace_is_the_dense_hessians(name):
-    model, images, labels = case(name, width=2)
+MEASURES = {
+    "sam": lambda f, w: sharpness.sam_sharpness(f, w, 0.1),
+    "worst": lambda f, w: sharpness.worst_case_sharpness(f, w, 0.1, steps=3),
+    "average": lambda f, w: sharpness.average_sharpness(f, w, 0.1, 2, seeded()),
+    "trace": lambda f, w: sharpness.hessian_trace(f, w, 2, seeded())[0],
+    "eigenvalue": lambda f, w: sharpness.hessian_top_eigenvalue(f, w, 0.1),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_of_members_is_one_value_a_member_in_eval_mode(measure):
+    """Each layer's own mode is back afterwards, also after an error."""
+    members = [case("small_cnn", width=width)[0] for width in (2, 3, 4)]
+    members[1].eval()
+    members[2].norm1.eval()
+    modes = [[m.training for m in member.modules()] for member in members]
+    _, images, labels = case()
+    found = sharpness.of_members(MEASURES[measure], members, images, labels)
+    assert [[m.training for m in member.modules()] for member in members] == modes
+    for value, member in zip(found, members, strict=True):
+        member.eval()
+        loss_fn = sharpness.loss_of(member, images, labels)
+        single = MEASURES[measure](loss_fn, sharpness.parameters_of(member))
+        torch.testing.assert_close(value, single)
+
+
+def test_of_members_restores_the_mode_after_an_error():
+    model, images, labels = case("small_cnn")
+    with pytest.raises(ZeroDivisionError):
+        sharpness.of_members(lambda f, w: 1 / 0, [model], images, labels)
+    assert all(m.training for m in model.modules())
+
+
+def test_loss_of_is_the_mean_cross_entropy_at_any_parameters():
+    model, images, labels = case("lenet")
     loss_fn = sharpness.loss_of(model.eval(), images, labels)
     params = sharpness.parameters_of(model)
-    dense = jacrev(jacrev(loss_fn))(params)
-    exact = sum(
-        dense[k][k].reshape(p.numel(), p.numel()).trace() for k, p in params.items()
+    assert list(params) == [name for name, _ in model.named_parameters()]
+    assert not any(p.requires_grad for p in params.values())
+    torch.testing.assert_close(
+        loss_fn(params), F.cross_entropy(model(images), labels).detach()
     )
-    estimate, error = sharpness.hessian_trace(loss_fn, params, 400, seeded())
-    assert abs(estimate - exact) < 4 * error
-    assert error < 0.5 * abs(exact)
+    uniform = loss_fn({name: 0 * p for name, p in params.items()})
+    torch.testing.assert_close(uniform, torch.tensor(3.0).double().log())
 
 
-@pytest.mark.parametrize("measure", ["sam", "trace"])
+@pytest.mark.parametrize("measure", MEASURES)
 def test_measuring_changes_neither_weights_nor_grad_fields(measure):
     model, images, labels = case("resnet8")
     before = {k: v.clone() for k, v in model.eval().state_dict().items()}
     loss_fn = sharpness.loss_of(model, images, labels)
-    params = sharpness.parameters_of(model)
-    if measure == "sam":
-        sharpness.sam_sharpness(loss_fn, params, 0.1)
-    else:
-        sharpness.hessian_trace(loss_fn, params, 2, seeded())
+    MEASURES[measure](loss_fn, sharpness.parameters_of(model))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "norm"), NETWORKS)
-def test_fisher_trace_is_the_per_sample_loops(name, norm):
-    model, images, labels = case(name, norm)
-    ours = sharpness.fisher_trace(model, images, labels, batch_size=3)
-    model.eval()
-    loop = []
-    for image, label in zip(images, labels, strict=True):
-        model.zero_grad()
-        F.cross_entropy(model(image[None]), label[None]).backward()
-        loop.append(sum(p.grad.square().sum() for p in model.parameters()))
-    torch.testing.assert_close(ours, torch.stack(loop), rtol=1e-10, atol=0)
-
-
-def test_fisher_trace_of_logistic_regression():
-    """||p - onehot||^2 (||x||^2 + 1) for logits Wx + b."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).double()
-    x = torch.randn(5, 2, 2, 2, generator=seeded(), dtype=torch.float64)
-    labels = torch.tensor([0, 1, 2, 1, 0])
-    error = model(x).softmax(1) - F.one_hot(labels, 3)
-    expected = error.square().sum(1) * (x.flatten(1).square().sum(1) + 1)
-    torch.testing.assert_close(sharpness.fisher_trace(model, x, labels), expected)
-
-
-def test_fisher_trace_knows_parameters_that_are_single_numbers():
-    """logits = t z, t a number: s = ((p - onehot)' z)^2."""
-
-    class Temperature(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.t = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
-
-        def forward(self, x):
-            return self.t * x.flatten(1)
-
-    z = torch.randn(4, 3, 1, 1, generator=seeded(), dtype=torch.float64)
-    labels = torch.tensor([0, 1, 2, 0])
-    error = (1.5 * z.flatten(1)).softmax(1) - F.one_hot(labels, 3)
-    expected = (error * z.flatten(1)).sum(1).square()
-    ours = sharpness.fisher_trace(Temperature(), z, labels)
-    torch.testing.assert_close(ours, expected)
-
-
-def test_fisher_trace_is_a_property_of_the_sample_not_of_its_batch():
-    model, images, labels = case("resnet8")
-    whole = sharpness.fisher_trace(model, images, labels)
-    order = torch.randperm(7, generator=seeded(1))
-    shuffled = sharpness.fisher_trace(model, images[order], labels[order], 2)
-    torch.testing.assert_close(shuffled, whole[order], rtol=1e-10, atol=0)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_fisher_trace_restores_the_mode_and_leaves_the_statistics(training):
-    model, images, labels = case("small_cnn")
-    model.train(training)
-    before = {k: b.clone() for k, b in model.named_buffers()}
-    sharpness.fisher_trace(model, images, labels)
-    assert all(m.training == training for m in model.modules())
-    assert all(torch.equal(b, before[k]) for k, b in model.named_buffers())
-    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
-        sharpness.fisher_trace(model, images, labels + 3)
-    assert model.training == training
-
-
-@pytest.mark.parametrize("rho", [0.0, -1.0, float("nan")])
-def test_a_radius_that_is_not_positive_is_refused(rho):
+@pytest.mark.parametrize("rho", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("measure", ["sam", "worst", "average"])
+def test_a_radius_that_is_not_positive_and_finite_is_refused(measure, rho):
+    measures = {
+        "sam": lambda f, w: sharpness.sam_sharpness(f, w, rho),
+        "worst": lambda f, w: sharpness.worst_case_sharpness(f, w, rho),
+        "average": lambda f, w: sharpness.average_sharpness(f, w, rho, 2, seeded()),
+    }
     with pytest.raises(ValueError, match=f"distance rho > 0 away, got rho={rho}"):
-        sharpness.sam_sharpness(lambda p: flat(p).sum(), weights(), rho)
+        measures[measure](lambda p: flat(p).sum(), weights())
 
 
-def test_a_loss_per_sample_is_refused(unchecked):
-    message = r"must return a scalar, got shape \(17,\); take the mean"
+def test_an_unknown_norm_or_rule_is_refused(unchecked):
+    worst, loss_fn = sharpness.worst_case_sharpness, bowl()[0]
+    with pytest.raises(ValueError, match="unknown norm 'l1': write 'l2' or 'linf'"):
+        worst(loss_fn, weights(), 0.1, norm="l1")
+    message = "unknown rule 'paper': write 'textbook' or 'code'"
     with pytest.raises(ValueError, match=message):
-        sharpness.sam_sharpness(lambda p: flat(p).square(), weights(), 0.1)
-    with pytest.raises(ValueError, match=message):
-        sharpness.hessian_trace(lambda p: flat(p).square(), weights(), 2, seeded())
-
-
-def test_one_probe_has_no_standard_error():
-    with pytest.raises(ValueError, match="at least 2 probes, got probes=1"):
-        sharpness.hessian_trace(lambda p: flat(p).sum(), weights(), 1, seeded())
+        worst(loss_fn, weights(), 0.1, rule="paper")
