@@ -271,3 +271,68 @@ def _overshoot_problem(mine: float, ratio: float, eta: float) -> str | None:
         "solve eta l + eta rho l^2 = 2 for rho, with l the largest eigenvalue, for any "
         "n / d and eta."
     )
+
+
+def top_eigenvalue(
+    answer: Callable[[Callable[[Tensor], Tensor], int, int], Tensor],
+) -> bool:
+    """Lesson 06: (v -> H v, size of v, steps) to the eigenvalue farthest from 0."""
+    draw = torch.Generator().manual_seed(0)
+    for values in ((4.0, 2.0, 1.0, 0.5, -1.0), (-6.0, 3.0, 2.0, 1.0, -0.5, 0.1, 0.2)):
+        size = len(values)
+        vectors = torch.linalg.qr(torch.randn(size, size, generator=draw)).Q
+        matrix, calls = vectors @ torch.tensor(values).diag() @ vectors.T, []
+
+        def product(v: Tensor, matrix: Tensor = matrix, calls: list = calls) -> Tensor:
+            calls.append(len(calls))
+            return matrix @ v
+
+        mine = answer(product, size, 80)
+        problem = _top_eigenvalue_problem(mine, values, vectors[:, 0], len(calls))
+        if problem is not None:
+            return _say(problem)
+    return _say(None)
+
+
+def _top_eigenvalue_problem(
+    mine: object, values: tuple[float, ...], top: Tensor, calls: int
+) -> str | None:
+    if mine is None or mine is Ellipsis:
+        return "the function returns nothing so far; replace the dots."
+    try:
+        mine = torch.as_tensor(mine, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        return f"return one number; this is a {type(mine).__name__}."
+    if mine.shape == top.shape:
+        return "this is a vector; return the eigenvalue, v' H v with v of length 1."
+    if mine.shape != ():
+        return f"return one number; the shape of this is {tuple(mine.shape)}."
+    mine, right = float(mine), values[0]
+    if math.isclose(mine, right, rel_tol=1e-3):
+        return None
+    if calls < 80:
+        return (
+            f"80 steps were asked for, but H v was taken {calls} times; apply H and "
+            "normalise once a step."
+        )
+    if not math.isfinite(mine) or abs(mine) > 1e6:
+        return "the numbers explode; divide v by its length after each product."
+    wrong = {
+        "the sign is lost; a length is never negative, so return v' H v.": -right,
+        "this is the length of v; return v' H v.": 1.0,
+        "0 is no eigenvalue of this H; start from a random v, since a v of zeros "
+        "stays zero.": 0.0,
+        "v is not a unit vector; divide by the root of its sum of squares, not by its "
+        "sum of absolute values.": right / float(top.abs().sum()) ** 2,
+        "v is not a unit vector; divide by the root of its sum of squares, not by its "
+        "largest entry.": right / float(top.abs().max()) ** 2,
+        "this is the trace, the sum of all eigenvalues.": sum(values),
+        "this is the eigenvalue squared; apply H once more to the unit vector, not "
+        "twice.": right**2,
+        "this is the largest eigenvalue by sign; power iteration finds the one that is "
+        "farthest from 0.": max(values),
+    }
+    for text, value in wrong.items():
+        if math.isclose(mine, value, rel_tol=1e-3, abs_tol=1e-6):
+            return text
+    return "the result should be the eigenvalue of H that is farthest from 0, any H."

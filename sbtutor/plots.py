@@ -300,6 +300,45 @@ def matrix(
     return figure
 
 
+def surface(
+    x: Sequence,
+    y: Sequence,
+    z: Sequence | np.ndarray,
+    title: str,
+    x_title: str,
+    y_title: str,
+    z_title: str,
+) -> go.Figure:
+    """A function of two numbers as a map: filled contours, seen from above.
+
+    Args:
+        x: positions from left to right.
+        y: positions from below.
+        z: heights, one row for each y and one column for each x.
+        title: what the figure shows.
+        x_title: name and unit of x.
+        y_title: name and unit of y.
+        z_title: name and unit of the heights.
+    """
+    heights = np.asarray(z, dtype=float)
+    places = {}
+    for word, i in (("lowest", heights.argmin()), ("highest", heights.argmax())):
+        row, column = np.unravel_index(i, heights.shape)
+        at = f"({_number(float(x[column]))}, {_number(float(y[row]))})"
+        places[word] = f"{word} {_number(heights[row, column])} at {at}"
+    words = ", ".join(places.values())
+    alt = f"{title}. {z_title} over {x_title} and {y_title}: {words}."
+    figure = _figure(title, alt, x_title, y_title, width=560, height=440)
+    figure.add_contour(
+        x=list(x),
+        y=list(y),
+        z=heights.round(4),
+        colorscale="Cividis",
+        colorbar=dict(title=z_title),
+    )
+    return figure
+
+
 def gallery(
     images: np.ndarray, captions: Sequence[str], title: str, columns: int = 8
 ) -> go.Figure:

@@ -1,10 +1,10 @@
 """Explorers: controls around a function that draws a figure."""
 
+import traceback
 from collections.abc import Callable
 
 import ipywidgets
 import plotly.graph_objects as go
-from IPython.display import display
 
 
 def explore(
@@ -19,15 +19,32 @@ def explore(
         controls: a widget with a `value` for each argument of `draw`.
 
     Returns:
-        A box; its last child holds the figure and follows the controls.
+        A box; its last child holds the figure and follows the controls. An error of
+        `draw` when a control has moved is shown in the figure's place.
     """
+    figure = ipywidgets.Output()
 
-    def show(**values: object) -> None:
-        display(draw(**values))
+    # The output is set, not captured: a captured one makes nbclient talk back to the
+    # kernel, and sometimes wait forever (github.com/jupyter/nbclient/issues/312).
+    def show() -> None:
+        drawn = draw(**{name: control.value for name, control in controls.items()})
+        data = drawn._repr_mimebundle_()
+        shown = {"output_type": "display_data", "data": data, "metadata": {}}
+        figure.outputs = (shown,)
 
-    figure = ipywidgets.interactive_output(show, controls)
+    def follow(_: object) -> None:
+        try:
+            show()
+        except Exception:
+            text = traceback.format_exc()
+            figure.outputs = (
+                {"output_type": "stream", "name": "stderr", "text": text},
+            )
+
     for name, control in controls.items():
         control.description = control.description or name.replace("_", " ")
         control.style.description_width = "initial"
         control.layout.width = "420px"
+        control.observe(follow, names="value")
+    show()
     return ipywidgets.VBox([*controls.values(), figure])

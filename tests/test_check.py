@@ -39,6 +39,23 @@ def edge(ratio):
     return (ratio**0.5 + 1) ** 2
 
 
+def power(product, size, steps, length=torch.norm, last=lambda v, u: v @ u):
+    """The steps of power iteration; `last` makes the answer of v and H v."""
+    v = torch.randn(size, generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        v = product(v)
+        v = v / length(v)
+    return last(v, product(v))
+
+
+def total(product, size, steps):
+    """The trace, column by column, in as many products as were asked for."""
+    columns = torch.stack([product(row) for row in torch.eye(size)])
+    for _ in range(steps - size):
+        product(columns[0])
+    return columns.trace()
+
+
 SOLUTIONS = {
     check.ensemble_probs: lambda z: z.softmax(-1).mean(0),
     check.vote: lambda z: z.argmax(-1).mode(dim=0).values,
@@ -46,6 +63,7 @@ SOLUTIONS = {
     check.sam_masks: sharpbalance.sam_masks,
     check.linear_sam_step: linear_step,
     check.overshoot_rho: lambda r, eta: (2 / eta - edge(r)) / edge(r) ** 2,
+    check.top_eigenvalue: power,
 }
 
 
@@ -184,6 +202,64 @@ def test_stub_fails(exercise, nothing, capsys):
         ),
         (check.overshoot_rho, lambda r, eta: 0.1896775, "for any n / d and eta"),
         (check.overshoot_rho, lambda r, eta: "big", "return one number"),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, length=lambda v: 1),
+            "the numbers explode",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, last=lambda v, u: v),
+            "this is a vector",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, last=lambda v, u: u.norm()),
+            "the sign is lost",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, last=lambda v, u: v.norm()),
+            "the length of v",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, length=lambda v: v.abs().sum()),
+            "sum of absolute values",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, length=lambda v: v.abs().max()),
+            "largest entry",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k, last=lambda v, u: u @ u),
+            "eigenvalue squared",
+        ),
+        (check.top_eigenvalue, lambda p, n, k: power(p, n, 1), "was taken 2 times"),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: sum(p(torch.zeros(n)).sum() for _ in range(k)),
+            "start from a random v",
+        ),
+        (check.top_eigenvalue, total, "the trace"),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k) if n == 5 else 0 * power(p, n, k) + 3.0,
+            "the largest eigenvalue by sign",
+        ),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: power(p, n, k) + 0.5,
+            "farthest from 0, any H",
+        ),
+        (check.top_eigenvalue, lambda p, n, k: "big", "return one number; this is"),
+        (
+            check.top_eigenvalue,
+            lambda p, n, k: torch.ones(2),
+            "the shape of this is \\(2,\\)",
+        ),
     ],
 )
 def test_mistake_gets_its_message(exercise, mistake, message, capsys):

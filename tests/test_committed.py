@@ -88,10 +88,10 @@ def test_claims_are_those_of_the_tables(claims):
     """All but the simulation are computed again; each of the eleven has a row."""
     frame = results.committed(FOLDER / "claims")
     assert set(frame["claim"]) == set(range(1, 12))
-    written = frame.set_index(["data", "quantity"])
+    written = frame.set_index(["claim", "data", "quantity"])
     for row, _ in claims.rows(simulate=False):
         found = results.interval(row.values)
-        there = written.loc[(row.data, row.quantity)]
+        there = written.loc[(row.claim, row.data, row.quantity)]
         assert there["estimate"] == pytest.approx(found.mean, rel=1e-3)
         assert there["verdict"] == claims.verdict(found, row.expected)
         assert there["n"] == found.n

@@ -68,6 +68,16 @@ def test_matrix_shows_its_numbers():
     assert figure.data[0].z.tolist() == [[0, 0.5], [0.5, 0]]
 
 
+def test_surface_has_a_row_for_each_y_and_says_where_it_is_high():
+    z = [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    figure = plots.surface([10, 20, 30], [1, 2], z, "T", "across", "up", "height")
+    (contour,) = figure.data
+    assert contour.z.tolist() == z
+    assert (list(contour.x), list(contour.y)) == ([10, 20, 30], [1, 2])
+    assert "lowest 0 at (10, 1), highest 5 at (30, 2)" in alt(figure)
+    assert "height over across and up" in alt(figure)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gallery_has_one_caption_an_image(channels):
     images = np.zeros((5, channels, 4, 4), np.uint8)
