@@ -31,15 +31,17 @@ class Ball:
     rule: Rule
 
     def uphill(self, slope: Vector) -> Vector:
-        """The direction of steepest ascent, of length 1.
+        """The direction of steepest ascent, of length 1 (0 where there is none).
 
         The gradient in u is T g. The published code steps along T g / ||g|| in w,
         which is g / ||g|| in u.
         """
         if self.norm == "linf":
             return slope.sign()
-        slope = slope if self.rule == "code" else self.scale * slope
-        return slope / (slope.norm() + 1e-12)
+        if self.rule == "code":
+            return slope / (slope.norm() + 1e-12)
+        slope = self.scale * slope
+        return slope / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny)
 
     def project(self, u: Vector) -> Vector:
         """The nearest place inside: in u, or (the published code's rule) in w."""
@@ -52,16 +54,21 @@ class Ball:
         return u * (self.rho / u.norm())
 
     def _nearest_in_w(self, u: Vector) -> Vector:
-        """u / (1 + 2 a / T^2), where a >= 0 brings the length to rho; by bisection."""
+        """u / (1 + 2 a / T^2), where a >= 0 brings the length to rho.
+
+        By Newton's method on 1 / length, which is concave in a: from a = 0 it comes
+        from one side and needs few steps. A last scaling removes the rest.
+        """
         inverse = 2 / self.scale.square().clamp(min=1e-30)
-        low = torch.zeros_like(u[0])
-        high = self.scale.square().max() / 2 * (u.norm() / self.rho)
-        for _ in range(40):
-            middle = (low + high) / 2
-            outside = (u / (1 + middle * inverse)).norm() > self.rho
-            low = torch.where(outside, middle, low)
-            high = torch.where(outside, high, middle)
-        return u / (1 + high * inverse)
+        a = 0.0
+        for _ in range(50):
+            near = u / (1 + a * inverse)
+            length = near.norm()
+            if length <= self.rho * (1 + 16 * torch.finfo(u.dtype).eps):
+                break
+            bend = (near.square() * inverse / (1 + a * inverse)).sum()
+            a = a + (length / self.rho - 1) * length.square() / bend
+        return near * (self.rho / near.norm()).clamp(max=1)
 
     def move(
         self, u: Vector, previous: Vector, slope: Vector, size: float, first: bool
@@ -111,7 +118,7 @@ def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tenso
     u = previous = torch.zeros_like(w)
     loss, slope = look(u)
     start = loss
-    if not slope.any():  # a stationary place: no direction is better than another
+    if not (ball.scale * slope).any():  # stationary: no direction is the best
         u = previous = ball.project(_any_direction(u) * ball.rho)
         loss, slope = look(u)
     best = best_then = (loss, slope, u)
@@ -121,6 +128,7 @@ def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tenso
     for step in range(1, steps):
         u, previous = ball.move(u, previous, slope, size, step == 1), u
         (loss, slope), old = look(u), loss
+        vector.check_finite(loss, slope)
         rises += bool(loss > (best[0] if code else old))
         best = (loss, slope, u) if loss > best[0] else best
         if step in marks:
@@ -135,6 +143,7 @@ def rise(loss_fn: LossFn, params: Params, ball: Ball, steps: int) -> Float[Tenso
     u = ball.move(u, previous, slope, size, steps == 1)
     with torch.no_grad():
         last = loss_fn(vector.unflatten(w + ball.scale * u, params))
+    vector.check_finite(last)
     return torch.stack([start, best[0], last]).max() - start
 
 

@@ -35,9 +35,9 @@ def fisher_trace(
     over all parameters, at the true label, in eval mode. SharpBalance's per-sample
     sharpness (Lu et al. 2024); its mean over n is the trace of the mean Fisher matrix.
     Linear and convolutional layers, their biases and the affine parameters of norm
-    layers are done without per-sample gradients; all else, and what the model uses
-    twice, by `torch.func`. The first axis of what a layer meets must be the samples';
-    another one is noticed only where its length is not that of the batch.
+    layers are done layer by layer in one backward pass; all else, and what the model
+    uses twice, by `torch.func`. The first axis of what a layer meets must be the
+    samples'.
 
     Args:
         model: a network; its train/eval mode is restored afterwards.
@@ -50,21 +50,51 @@ def fisher_trace(
 
     Raises:
         ValueError: a BatchNorm layer without running statistics, in whose eval mode
-            samples depend on each other; a model without parameters.
+            samples depend on each other; a model without parameters, whose output does
+            not depend on them, is not (N, C), or is not that of the single sample (the
+            largest trace is taken again, alone); not as many labels as images, none at
+            all; batch_size < 1.
     """
-    _check(model)
+    _check(model, len(images), len(labels), batch_size)
     with models.evaluating(model):
-        return torch.cat(
-            [
-                _of_batch(model, x, y)
-                for x, y in zip(
-                    images.split(batch_size), labels.split(batch_size), strict=True
-                )
-            ]
+        parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        traces = torch.cat([_of_batch(model, x, y) for x, y in parts])
+        _check_alone(model, images, labels, traces)
+    return traces
+
+
+def _check_alone(
+    model: nn.Module, images: Tensor, labels: Tensor, traces: Tensor
+) -> None:
+    """Take one trace the plain way: are samples independent, and outputs repeatable?"""
+    at = int(traces.argmax())
+    params = {n: p.detach().requires_grad_() for n, p in model.named_parameters()}
+    with torch.enable_grad():
+        logits = functional_call(model, params, (images[at : at + 1],))
+        loss = F.cross_entropy(logits, labels[at : at + 1])
+    slopes = torch.autograd.grad(loss, tuple(params.values()), allow_unused=True)
+    alone = sum(s.square().sum() for s in slopes if s is not None)
+    both = torch.stack([alone.to(traces), traces[at]])
+    tolerance = torch.finfo(traces.dtype).eps ** 0.25  # rounding apart
+    if both.isfinite().all() and both.max() - both.min() > tolerance * both.max():
+        raise ValueError(
+            f"sample {at} has the trace {float(both[1]):.4g} in its batch and "
+            f"{float(both[0]):.4g} alone: the model mixes samples, is random in eval "
+            "mode (F.dropout without training=self.training?) or runs under autocast; "
+            "a sample needs an output of its own"
         )
 
 
-def _check(model: nn.Module) -> None:
+def _check(model: nn.Module, images: int, labels: int, batch_size: int) -> None:
+    if images != labels or images == 0:
+        raise ValueError(
+            f"each image needs its label, and at least one is needed, got {images} "
+            f"images and {labels} labels"
+        )
+    if batch_size < 1:
+        raise ValueError(
+            f"a batch holds at least 1 sample, got batch_size={batch_size}"
+        )
     if not any(True for _ in model.parameters()):
         raise ValueError(
             "the model has no parameters, so there is no gradient to take the norm of"
@@ -73,10 +103,10 @@ def _check(model: nn.Module) -> None:
         is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
         if is_norm and module.running_mean is None:
             raise ValueError(
-                f"{name} is a BatchNorm without running statistics: even in eval mode "
-                "each sample's output depends on its batch, so a sample has no "
-                "gradient of its own; build it with track_running_stats=True, or use "
-                "GroupNorm"
+                f"{name or 'the model'} is a BatchNorm without running statistics: "
+                "even in eval mode each sample's output depends on its batch, so a "
+                "sample has no gradient of its own; build it with "
+                "track_running_stats=True, or use GroupNorm"
             )
 
 
@@ -86,6 +116,7 @@ def _of_batch(model: nn.Module, images: Tensor, labels: Tensor) -> Squares:
     seen: dict[nn.Module, Squares] = {}
     with torch.enable_grad(), _listening(model, len(images), seen) as first:
         logits = functional_call(model, params, (images.detach(),))
+        _check_logits(logits)
         loss = F.cross_entropy(logits, labels, reduction="sum")
         if first:  # backward to there passes every layer that comes after
             torch.autograd.grad(loss, first, allow_unused=True)
@@ -102,6 +133,19 @@ def _of_batch(model: nn.Module, images: Tensor, labels: Tensor) -> Squares:
     if unknown:
         total = total + _by_vmap(model, params, unknown, images, labels)
     return total
+
+
+def _check_logits(logits: Tensor) -> None:
+    if logits.dim() != 2:
+        raise ValueError(
+            "fisher_trace is for classifiers with logits (N, C), got shape "
+            f"{tuple(logits.shape)}"
+        )
+    if not logits.requires_grad:
+        raise ValueError(
+            "the model's output does not depend on its parameters (is its forward "
+            "under torch.no_grad()?), so there is no gradient"
+        )
 
 
 @contextlib.contextmanager

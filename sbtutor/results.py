@@ -200,8 +200,15 @@ def above_line(
         y: the quantity whose height is asked for.
 
     Raises:
-        ValueError: the line's x does not grow for some seed; names it.
+        ValueError: fewer than two methods, one that is not in the table; the line's x
+            does not grow for some seed (names it).
     """
+    missing = {label, *line} - set(frame["label"])
+    if len(line) < 2 or missing:
+        raise ValueError(
+            f"a line joins at least two methods of the table, got {list(line)}, and "
+            f"{sorted(missing)} are not in it; write labels from its column `label`"
+        )
     line, found = list(line), {}
     columns = list(dict.fromkeys([label, *line]))
     at, height = (
@@ -209,7 +216,7 @@ def above_line(
         for column in (x, y)
     )
     for seed in at.dropna().index:
-        if not at.loc[seed, line].is_monotonic_increasing:
+        if not (np.diff(at.loc[seed, line]) > 0).all():
             raise ValueError(
                 f"{x} does not grow along {', '.join(line)} for seed {seed}, so there "
                 "is no line to compare with; give the methods in the order of growing "

@@ -1,6 +1,8 @@
 """How sharp a minimum is: loss rise, curvature, per-sample gradient norms."""
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import get_args
 
 import torch
@@ -65,19 +67,25 @@ def of_members(
     Args:
         measure: from a loss function and parameters to a scalar.
         members: the networks; their modes are restored afterwards.
-        images: float images as the models take them.
+        images: float images as the models take them; moved to each member's device.
         labels: their classes.
+
+    Raises:
+        ValueError: no members.
     """
+    if not members:
+        raise ValueError("an ensemble needs at least one member, got none")
     values = []
     for member in members:
+        device = next(member.parameters()).device
         with models.evaluating(member):
-            loss_fn = loss_of(member, images, labels)
+            loss_fn = loss_of(member, images.to(device), labels.to(device))
             values.append(measure(loss_fn, parameters_of(member)))
     return torch.stack(values)
 
 
 def _check_radius(rho: float) -> None:
-    if not 0 < rho < float("inf"):
+    if not (isinstance(rho, Real) and 0 < rho < math.inf):
         raise ValueError(f"sharpness looks a distance rho > 0 away, got rho={rho}")
 
 
@@ -205,5 +213,6 @@ def average_sharpness(
         total = torch.zeros_like(start)
         for _ in range(draws):
             z = torch.randn(len(w), generator=generator, dtype=w.dtype).to(w.device)
-            total += loss_fn(vector.unflatten(w + rho * scale * z, params)) - start
+            place = vector.unflatten(w + rho * scale * z, params)
+            total += vector.scalar(loss_fn(place)) - start
     return total / draws

@@ -29,14 +29,21 @@ def check(params: Params) -> None:
     """Refuse what has no gradient.
 
     Raises:
-        ValueError: no parameters, or one that does not hold real numbers.
+        ValueError: no parameters, or one that does not hold real numbers of 32 or 64
+            bits.
     """
-    if not params:
+    if not isinstance(params, dict) or not any(p.numel() for p in params.values()):
         raise ValueError(
-            "params is empty, so there is no weight space to look at; "
+            "params must be a dict of tensors with at least one number, so that there "
+            f"is a weight space to look at, got {type(params).__name__} without any; "
             "pass sharpness.parameters_of(model)"
         )
     for name, p in params.items():
+        if p.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"parameter {name!r} holds {p.dtype}: a step of a small radius would "
+                "drown in rounding; measure with .float() weights"
+            )
         if not p.is_floating_point():
             raise ValueError(
                 f"parameter {name!r} holds {p.dtype}, which has no gradient; "
@@ -44,8 +51,27 @@ def check(params: Params) -> None:
             )
 
 
+def check_finite(*values: Tensor) -> None:
+    """Refuse NaN and infinity, which no comparison would notice.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    if not all(value.isfinite().all() for value in values):
+        raise ValueError(
+            "the loss or its gradient is not finite within the radius (NaN or "
+            "infinity): look less far (a smaller rho), or check that training has not "
+            "diverged"
+        )
+
+
 def scalar(loss: Tensor) -> Float[Tensor, ""]:
-    """The loss itself, refused unless it is a single number."""
+    """The loss itself, refused unless it is a single number in a tensor."""
+    if not isinstance(loss, Tensor):
+        raise ValueError(
+            f"loss_fn must return a tensor, got {type(loss).__name__}; return the loss "
+            "itself, without .item()"
+        )
     if loss.dim() != 0:
         raise ValueError(
             f"loss_fn must return a scalar, got shape {tuple(loss.shape)}; "

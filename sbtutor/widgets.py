@@ -1,5 +1,6 @@
 """Explorers: controls around a function that draws a figure."""
 
+import json
 import traceback
 from collections.abc import Callable
 
@@ -28,7 +29,7 @@ def explore(
     # kernel, and sometimes wait forever (github.com/jupyter/nbclient/issues/312).
     def show() -> None:
         drawn = draw(**{name: control.value for name, control in controls.items()})
-        data = drawn._repr_mimebundle_()
+        data = {"application/vnd.plotly.v1+json": json.loads(drawn.to_json())}
         shown = {"output_type": "display_data", "data": data, "metadata": {}}
         figure.outputs = (shown,)
 

@@ -530,3 +530,27 @@ def test_for_equal_scales_both_projections_are_one():
 def test_no_step_is_refused(steps):
     with pytest.raises(ValueError, match=f"at least 1 step, got steps={steps}"):
         sharpness.worst_case_sharpness(wavy, weights(), 0.1, steps=steps)
+
+
+def test_a_slope_on_zero_weights_alone_is_no_way_up_but_others_may_be():
+    """L = a + (b - 1)^2 at a = 0, b = 1: only b moves, by rho at most."""
+    params = {"a": torch.zeros(1).double(), "b": torch.ones(1).double()}
+    found = sharpness.worst_case_sharpness(
+        lambda p: (p["a"] + (p["b"] - 1) ** 2).sum(), params, 0.1
+    )
+    assert found == pytest.approx(0.01)
+
+
+def test_a_loss_that_is_infinite_within_the_radius_is_refused():
+    params = {"a": torch.ones(2).double()}
+    with pytest.raises(ValueError, match=r"not finite within the radius.*smaller"):
+        sharpness.worst_case_sharpness(
+            lambda p: -(1.1 - p["a"]).log().sum(), params, 0.5
+        )
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-14])
+def test_a_tiny_slope_still_gives_the_direction(size):
+    params = {"a": torch.ones(4).double()}
+    found = sharpness.worst_case_sharpness(lambda p: size * p["a"].sum(), params, 1.0)
+    assert found / size == pytest.approx(2)  # sum of u over || u || <= 1

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -621,3 +622,64 @@ def test_batch_norm_without_running_statistics_is_refused(kind):
 def test_a_model_without_parameters_is_refused():
     with pytest.raises(ValueError, match="no parameters, so there is no gradient"):
         sharpness.fisher_trace(nn.Flatten(), torch.rand(2, 3), torch.tensor([0, 1]))
+
+
+class Mixes(nn.Module):
+    """Subtracts the batch's mean: no sample has an output of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(x - x.mean(0))
+
+
+class AlwaysDrops(Mixes):
+    """Dropout that eval mode does not reach."""
+
+    def forward(self, x):
+        return self.head(F.dropout(x.flatten(1)))
+
+
+@pytest.mark.parametrize("kind", [Mixes, AlwaysDrops])
+def test_a_model_whose_samples_have_no_output_of_their_own_is_refused(kind):
+    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.arange(9) % 3
+    with pytest.raises(ValueError, match=r"has the trace .* in its batch and .* alone"):
+        sharpness.fisher_trace(kind().double(), x, labels)
+
+
+def test_logits_that_are_not_a_row_a_sample_are_refused():
+    x, labels = torch.rand(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"logits \(N, C\), got shape \(2, 3, 4, 4\)"):
+        sharpness.fisher_trace(nn.Conv2d(1, 3, 1), x, labels[:, 0, 0])
+
+
+def test_a_forward_without_gradient_is_refused():
+    class Cut(Mixes):
+        def forward(self, x):
+            return self.head(x).detach()
+
+    with pytest.raises(ValueError, match="does not depend on its parameters"):
+        sharpness.fisher_trace(Cut(), torch.rand(2, 6), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "batch_size", "message"),
+    [
+        (5, 4, 2, "got 5 images and 4 labels"),
+        (0, 0, 2, "got 0 images and 0 labels"),
+        (4, 4, 0, "got batch_size=0"),
+    ],
+)
+def test_counts_that_cannot_be_are_refused(
+    images, labels, batch_size, message, monkeypatch
+):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    model = nn.Linear(6, 3)
+    with pytest.raises(ValueError, match=message):
+        sharpness.fisher_trace(
+            model, torch.rand(images, 6), torch.zeros(labels).long(), batch_size
+        )

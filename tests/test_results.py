@@ -274,3 +274,15 @@ def test_a_line_in_the_wrong_order_is_refused():
 )
 def test_a_verdict_asks_for_the_whole_interval(values, sign, expected):
     assert results.verdict(results.interval(values), sign) == expected
+
+
+def test_a_line_needs_two_methods_that_are_in_the_table():
+    with pytest.raises(ValueError, match=r"at least two methods.*got \['flat'\]"):
+        results.above_line(LINE, "ours", ["flat"], "x", "y")
+    with pytest.raises(ValueError, match=r"\['steep'\] are not in it"):
+        results.above_line(LINE, "ours", ["flat", "steep"], "x", "y")
+
+
+def test_a_line_of_equal_x_is_refused():
+    with pytest.raises(ValueError, match="does not grow along flat, flat"):
+        results.above_line(LINE, "ours", ["flat", "flat"], "x", "y")

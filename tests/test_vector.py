@@ -83,7 +83,7 @@ WITH_GRADIENT = sorted(set(MEASURES) - {"average"})
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_no_parameters_is_refused(measure):
-    message = r"params is empty.*pass sharpness\.parameters_of\(model\)"
+    message = r"got dict without any; pass sharpness\.parameters_of\(model\)"
     with pytest.raises(ValueError, match=message):
         MEASURES[measure](lambda p: torch.tensor(1.0), {})
 
@@ -156,3 +156,18 @@ def test_the_order_and_the_shapes_of_parameters_do_not_matter(measure):
     found = [MEASURES[measure](loss, params) for params in (w, {"all": flat(w)})]
     first = [f[0] if isinstance(f, tuple) else f for f in found]
     torch.testing.assert_close(first[0], first[1])
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_half_precision_is_refused(measure):
+    half = {"a": torch.ones(3, dtype=torch.bfloat16)}
+    with pytest.raises(
+        ValueError, match=r"'a' holds torch\.bfloat16.*with \.float\(\)"
+    ):
+        MEASURES[measure](lambda p: p["a"].square().sum(), half)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_loss_that_is_a_plain_number_is_refused(measure, unchecked):
+    with pytest.raises(ValueError, match=r"must return a tensor, got float;.*\.item"):
+        MEASURES[measure](lambda p: p["a"].square().sum().item(), {"a": torch.ones(3)})
