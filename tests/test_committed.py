@@ -1,10 +1,12 @@
 """The small results that lessons open with: whole, and repeatable."""
 
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sbtutor import files, results, train
@@ -85,25 +87,23 @@ def test_severities_agree_with_the_ablations_own_row():
 
 
 def test_claims_are_those_of_the_tables(claims):
-    """All but the simulation are computed again; each of the eleven has a row."""
+    """All rows but the simulation's are computed again, to the digits written."""
     frame = results.committed(FOLDER / "claims")
     assert set(frame["claim"]) == set(range(1, 12))
-    written = frame.set_index(["claim", "data", "quantity"])
-    for row, _ in claims.rows(simulate=False):
-        found = results.interval(row.values)
-        there = written.loc[(row.claim, row.data, row.quantity)]
-        assert there["estimate"] == pytest.approx(found.mean, rel=1e-3)
-        assert there["verdict"] == claims.verdict(found, row.expected)
-        assert there["n"] == found.n
+    written = frame[frame["claim"] != 10].reset_index(drop=True)
+    again = claims.answers(simulate=False)
+    pd.testing.assert_frame_equal(written, again, rtol=1e-3, check_exact=False)
 
 
 def test_a_simulated_claim_comes_out_again(claims):
-    """Seeded: the first radius of the linear model, to the digits written."""
-    row = next(claims.of_theory())
+    """Seeded: the rows of the linear model's first radius."""
     frame = results.committed(FOLDER / "claims")
-    there = frame.set_index(["data", "quantity"]).loc[(row.data, row.quantity)]
-    found = results.interval(row.values.numpy())
-    assert there["estimate"] == pytest.approx(found.mean, rel=1e-3)
+    there = frame.set_index(["data", "quantity"])
+    for row in itertools.islice(claims.of_theory(), 5):
+        found = results.interval(row.values.numpy())
+        wrote = there.loc[(row.data, row.quantity)]
+        assert wrote["estimate"] == pytest.approx(found.mean, rel=1e-3)
+        assert wrote["verdict"] == claims.verdict(found, row.expected)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,23 @@
 
     python notebooks/results/claims.py
 
-Reads sweep.csv, ablation.csv and ablation_severity.csv, simulates the linear model
-(claim 10), and writes claims.csv and claims.json. SAM is compared with deep ensembles
-at rho 0.1, SharpBalance with SAM and with its controls at rho 0.2, as in lessons 07 and
-09. The list of questions was written down before sweep.csv existed, and after a first
-look at the means of ablation.csv.
+Reads sweep.csv, fashion.csv, ablation.csv and ablation_severity.csv, simulates the
+linear model (claim 10), and writes claims.csv and claims.json. SAM is compared with
+deep ensembles at rho 0.1; SharpBalance with SAM and with its controls at rho 0.2 on
+CIFAR-10, at 0.1 on fashion-mini, where its controls were run.
+
+What was known beforehand: most questions were written down after a first look at the
+means of ablation.csv and before sweep.csv existed. But the seeds of sweep are those of
+fashion.csv, which was known. Reviewers then asked for more rows (SharpBalance against
+the deep ensemble, on fashion-mini, one row a size, linear slopes, more radii). So this
+is description; the tests proper are the two questions of lesson 09.
 
 An interval is the 95 % t-interval over seeds (datasets for claim 10), of differences
 within a seed. None is adjusted for the number of questions.
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,7 +31,6 @@ from sbtutor import files, results, theory
 
 HERE = Path(__file__).resolve().parent
 DE, SAM, STRONG, OURS = "DE", "SAM 0.1", "SAM 0.2", "SharpBalance 0.2"
-CONTROLS = ["flattest 0.2", "random 0.2", "shared 0.2"]
 LINE = [STRONG, SAM, DE]  # from flat to sharp
 FLATNESS = ["worst_case_l2", "hessian_trace"]
 DIVERSITY = ["test_der", "test_logit_variance", "test_kl"]
@@ -48,10 +53,10 @@ def gap(frame: pd.DataFrame, ours: str, theirs: str, column: str) -> pd.Series:
     return (by_seed[ours] - by_seed[theirs]).dropna()
 
 
-def slope(frame: pd.DataFrame, x: str, y: str) -> pd.Series:
-    """Least-squares slope of y on log10 x along rho, seed by seed."""
+def slope(frame: pd.DataFrame, x: str, y: str, log: bool = True) -> pd.Series:
+    """Least-squares slope of y on log10 x, or on x, along rho, seed by seed."""
     found = {
-        seed: np.polyfit(np.log10(runs[x]), runs[y], 1)[0]
+        seed: np.polyfit(np.log10(runs[x]) if log else runs[x], runs[y], 1)[0]
         for seed, runs in frame.groupby("seed")
     }
     return pd.Series(found)
@@ -91,51 +96,64 @@ def of_sam(data: str, frame: pd.DataFrame) -> Iterator[Row]:
         yield change(6, f"{where}_member_accuracy", "> 0")
 
 
-def of_sharpbalance(data: str, frame: pd.DataFrame) -> Iterator[Row]:
-    """Claims 4, 5 and 7: SharpBalance against SAM and deep ensembles."""
+def of_sharpbalance(
+    data: str, frame: pd.DataFrame, rho: str, flatness: list[str]
+) -> Iterator[Row]:
+    """Claims 4, 5 and 7: SharpBalance against SAM at its rho, and deep ensembles."""
+    ours, sam = f"SharpBalance {rho}", f"SAM {rho}"
 
     def change(claim: int, column: str, other: str, expected: str) -> Row:
-        values = gap(frame, OURS, other, column)
-        return Row(claim, data, f"{column}: {OURS} - {other}", expected, values)
+        values = gap(frame, ours, other, column)
+        return Row(claim, data, f"{column}: {ours} - {other}", expected, values)
 
-    for x in FLATNESS:
+    for x in flatness:
         for y in DIVERSITY:
-            height = results.above_line(frame, OURS, LINE, x, y)
-            what = f"{y} above SAM's line at equal {x}"
+            height = results.above_line(frame, ours, LINE, x, y)
+            what = f"{y} above SAM's line at equal {x}: {ours}"
             yield Row(4, data, what, "> 0", height)
     for where in ("test", "shift"):
-        yield change(5, f"{where}_accuracy", STRONG, "> 0")
-    margin = [gap(frame, OURS, STRONG, f"{w}_accuracy") for w in ("shift", "test")]
-    what = f"accuracy: {OURS} - {STRONG}, under shift less clean"
+        yield change(5, f"{where}_accuracy", sam, "> 0")
+        yield change(5, f"{where}_accuracy", DE, "> 0")
+    margin = [gap(frame, ours, sam, f"{w}_accuracy") for w in ("shift", "test")]
+    what = f"accuracy: {ours} - {sam}, under shift less clean"
     yield Row(5, data, what, "> 0", margin[0] - margin[1])
     for where in ("test", "shift"):
-        yield change(7, f"{where}_gain", STRONG, "> 0")
+        yield change(7, f"{where}_gain", sam, "> 0")
         yield change(7, f"{where}_gain", DE, "< 0")
-        yield change(7, f"{where}_member_accuracy", STRONG, "> 0")
+        yield change(7, f"{where}_member_accuracy", sam, "> 0")
 
 
-def of_choice(data: str, frame: pd.DataFrame) -> Iterator[Row]:
+def of_choice(
+    data: str, frame: pd.DataFrame, rho: str, flatness: list[str], rules: list[str]
+) -> Iterator[Row]:
     """Claim 11: the same share of SAM samples, chosen in other ways."""
-    ours = [results.above_line(frame, OURS, LINE, x, "test_der") for x in FLATNESS]
-    for control in CONTROLS:
-        values = gap(frame, OURS, control, "test_der")
-        yield Row(11, data, f"test_der: {OURS} - {control}", "> 0", values)
-        for x, height in zip(FLATNESS, ours, strict=True):
-            other = results.above_line(frame, control, LINE, x, "test_der")
-            what = f"test_der above SAM's line at equal {x}: {OURS} - {control}"
+    ours = f"SharpBalance {rho}"
+    for control in (f"{rule} {rho}" for rule in rules):
+        values = gap(frame, ours, control, "test_der")
+        yield Row(11, data, f"test_der: {ours} - {control}", "> 0", values)
+        for x in flatness:
+            height, other = (
+                results.above_line(frame, label, LINE, x, "test_der")
+                for label in (ours, control)
+            )
+            what = f"test_der above SAM's line at equal {x}: {ours} - {control}"
             yield Row(11, data, what, "> 0", height - other)
-    values = gap(frame, "random 0.2", "shared 0.2", "test_der")
-    yield Row(11, data, "test_der: random 0.2 - shared 0.2", "> 0", values)
+    what = f"test_der: random {rho} - shared {rho}"
+    values = gap(frame, f"random {rho}", f"shared {rho}", "test_der")
+    yield Row(11, data, what, "> 0", values)
 
 
 def of_width(data: str, frame: pd.DataFrame) -> Iterator[Row]:
-    """Claim 8: slopes of narrow networks less those of wide ones."""
+    """Claim 8: slopes of the narrowest network less those of the widest."""
     for x in FLATNESS:
         for y in DIVERSITY:
-            steep = {w: slope(runs, x, y) for w, runs in frame.groupby("width")}
-            for wide in (8, 16):
-                what = f"slope of {y} on log10 {x}: width 4 - width {wide}"
-                yield Row(8, data, what, "> 0", steep[4] - steep[wide])
+            for log, axis in ((True, f"log10 {x}"), (False, x)):
+                narrow, wide = (
+                    slope(frame[frame["width"] == width], x, y, log)
+                    for width in (4, 16)
+                )
+                what = f"slope of {y} on {axis}: width 4 - width 16"
+                yield Row(8, data, what, "> 0", narrow - wide)
 
 
 def of_severity(data: str, frame: pd.DataFrame) -> Iterator[Row]:
@@ -150,19 +168,23 @@ def of_severity(data: str, frame: pd.DataFrame) -> Iterator[Row]:
     values = shifted[3] - shifted[1]
     yield Row(9, data, f"shift_accuracy: {who}, 3 members less 1", "> 0", values)
     for name in ("nll", "ece"):
-        values = less[name][0].max(axis=1)
-        yield Row(9, data, f"test_{name}: {who}, at its worst size", "< 0", values)
-        values = (sum(less[name][s] for s in SEVERE) / len(SEVERE)).max(axis=1)
-        yield Row(9, data, f"shift_{name}: {who}, at its worst size", "< 0", values)
+        under_shift = sum(less[name][s] for s in SEVERE) / len(SEVERE)
+        for where, by_size in (("test", less[name][0]), ("shift", under_shift)):
+            for size in (1, 2, 3):
+                what = f"{where}_{name}: {who}, size {size}"
+                yield Row(9, data, what, "< 0", by_size[size])
 
 
 def of_theory() -> Iterator[Row]:
-    """Claim 10: the published constants, 30 datasets, 50 learners on each."""
+    """Claim 10: 30 datasets, 50 learners on each; the published constants.
+
+    The published radii begin at 0.24; the smaller ones are lesson 08's.
+    """
     n, d, p, k, eta, sigma2, rho0 = 3000, 150, 1000, 3, 0.01, 0.1, 0.01
     source = torch.Generator().manual_seed(0)
     teacher = torch.randn(d, generator=source, dtype=torch.float64)
     teacher *= (sigma2 * d) ** 0.5 / teacher.norm()
-    for rho in (0.05, 0.1, 0.24):
+    for rho in (0.05, 0.1, 0.15, 0.2, 0.24, 0.3, 0.5):
         found = theory.simulate_sam(
             *(k, n, d, p, eta, rho, sigma2, rho0, teacher, 30, 50, source)
         )
@@ -172,13 +194,16 @@ def of_theory() -> Iterator[Row]:
         more = theory.finite_size(2 * k, 0, *model[1:]) / d * sigma2
         what = "variance / (Theorem 1 + its 1/d term)"
         yield Row(10, data, what, "= 1", found.variance / (limit + more))
-        low, high = theory.sam_sharpness_bounds(
-            *(*model, rho0, float(teacher.norm()), "tight", d)
-        )
-        what = "kappa / upper bound"
-        yield Row(10, data, what, "<= 1", found.sharpness / high)
-        what = "lower bound / kappa"
-        yield Row(10, data, what, "<= 1", low / found.sharpness)
+        length = float(teacher.norm())
+        low, high = theory.sam_sharpness_bounds(*model, rho0, length, "tight", d)
+        published, _ = theory.sam_sharpness_bounds(*model, rho0, length, "code")
+        ratios = {
+            "kappa / upper bound": found.sharpness / high,
+            "tight lower bound / mean kappa": low / found.sharpness,
+            "published lower bound / mean kappa": published / found.sharpness,
+        }
+        for what, values in ratios.items():
+            yield Row(10, data, what, "<= 1", values)
 
 
 def verdict(found: results.Interval, expected: str) -> str:
@@ -192,20 +217,26 @@ def verdict(found: results.Interval, expected: str) -> str:
 
 def rows(simulate: bool = True) -> Iterator[tuple[Row, str]]:
     """All questions, and the name of the result that answers each."""
-    sweep, ablation, by_severity = (
+    sweep, fashion, ablation, by_severity = (
         pd.read_csv(HERE / f"{name}.csv")
-        for name in ("sweep", "ablation", "ablation_severity")
+        for name in ("sweep", "fashion", "ablation", "ablation_severity")
     )
-    fashion, cifar = in_points(sweep), in_points(ablation)
+    sweep, fashion, cifar = map(in_points, (sweep, fashion, ablation))
+    # fashion.csv has no worst case: it was made before that measure was.
+    known, rules = ["hessian_trace"], ["random", "shared"]
     named = {
         "sweep": [
-            *of_sam("fashion-mini", fashion[fashion["width"] == 8]),
-            *of_width("fashion-mini", fashion),
+            *of_sam("fashion-mini", sweep[sweep["width"] == 8]),
+            *of_width("fashion-mini", sweep),
+        ],
+        "fashion": [
+            *of_sharpbalance("fashion-mini", fashion, "0.1", known),
+            *of_choice("fashion-mini", fashion, "0.1", known, rules),
         ],
         "ablation": [
             *of_sam("CIFAR-10", cifar),
-            *of_sharpbalance("CIFAR-10", cifar),
-            *of_choice("CIFAR-10", cifar),
+            *of_sharpbalance("CIFAR-10", cifar, "0.2", FLATNESS),
+            *of_choice("CIFAR-10", cifar, "0.2", FLATNESS, ["flattest", *rules]),
             *of_severity("CIFAR-10", by_severity),
         ],
         "claims": list(of_theory()) if simulate else [],
@@ -215,10 +246,10 @@ def rows(simulate: bool = True) -> Iterator[tuple[Row, str]]:
             yield question, name
 
 
-def main() -> int:
-    """Write the table, ordered by claim."""
+def answers(simulate: bool = True) -> pd.DataFrame:
+    """One row a question, ordered by claim."""
     found = []
-    for row, name in sorted(rows(), key=lambda pair: pair[0].claim):
+    for row, name in sorted(rows(simulate), key=lambda pair: pair[0].claim):
         mean = results.interval(np.asarray(row.values))
         script = "claims.py" if name == "claims" else f"recompute.py {name}"
         found.append(
@@ -235,14 +266,22 @@ def main() -> int:
                 "command": f"python notebooks/results/{script}",
             }
         )
-    text = pd.DataFrame(found).to_csv(index=False, float_format="%.4g")
+    return pd.DataFrame(found)
+
+
+def main() -> int:
+    """Write the table, and how it was made."""
+    start = time.monotonic()
+    frame = answers()
+    text = frame.to_csv(index=False, float_format="%.4g")
     files.write_bytes(HERE / "claims.csv", text.encode())
-    story = files.read_json(HERE / "ablation.json") | {
-        "what": "the eleven claims, from the tables sweep and ablation",
+    story = {
+        "what": "the eleven claims; runs by the commands in its rows",
         "command": "python notebooks/results/claims.py",
     }
+    story |= results.provenance("cpu", time.monotonic() - start)
     files.write_json(HERE / "claims.json", story)
-    print(f"wrote claims.csv ({len(found)} rows) and claims.json")
+    print(f"wrote claims.csv ({len(frame)} rows) and claims.json")
     return 0
 
 
