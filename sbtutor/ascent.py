@@ -39,7 +39,8 @@ class Ball:
         if self.norm == "linf":
             return slope.sign()
         if self.rule == "code":
-            return slope / (slope.norm() + 1e-12)
+            # A weight that is 0 stays (T = 0), but its slope counts in the length.
+            return slope.where(self.scale > 0, 0) / (slope.norm() + 1e-12)
         slope = self.scale * slope
         return slope / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny)
 

@@ -492,15 +492,16 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("asked", SHAPES, ids=str)
-def test_both_ways_of_a_convolution_agree(asked):
+def test_all_ways_of_a_convolution_agree(asked):
     """|| sum_l a_l g_l' ||^2 by each sample's gradient, and by products of pixels."""
     draw = seeded(len(str(asked)))
     d, c, rows, columns = torch.randint(1, 5, (4,), generator=draw).tolist()
     layer = nn.Conv2d(d, c, **asked)
     a = torch.randn(3, d, rows + 5, columns + 5, generator=draw, dtype=torch.float64)
     g = torch.randn_like(layer.double()(a).detach())
-    by_gradient = fisher._conv_by_gradient(layer, a, g)
-    torch.testing.assert_close(by_gradient, fisher._conv_by_gram(layer, a, g))
+    by_gradient = fisher._conv_by_groups(layer, a, g)
+    for other in (fisher._conv_by_gram, fisher._conv_by_patches):
+        torch.testing.assert_close(by_gradient, other(layer, a, g))
     for n in range(3):
         out = layer(a[n : n + 1])
         slope = torch.autograd.grad(out, layer.weight, g[n : n + 1])[0]

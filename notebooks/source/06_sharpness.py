@@ -92,7 +92,7 @@ figure.update_yaxes(scaleanchor="x", constrain="domain").update_xaxes(
 # weight is small.
 #
 # Now the measures. (Each gets its own section below.) In the valley the loss at $w + Tu$ is
-# $\tfrac12\sum_i h_i w_i^2 (1 + u_i)^2$. So adaptive measures see only
+# $\tfrac12\sum_i h_i w_i^2 (1 + u_i)^2$ (both weights are positive here). So adaptive measures see only
 # $c_i = h_i w_i^2$, the curvature *times the square of the weight*.
 #
 # | measure | by hand, in the valley |
@@ -150,9 +150,10 @@ both.round(5)
 # $\ell_1 = h_1 w_1^2$ and $\ell_2 = h_2 w_2^2$. Their gradients at $w$ are $(2, 0)$ and
 # $(0, 1)$, so the Fisher trace is $\tfrac12 (4 + 1) = 2.5$.
 #
-# Now go to the bottom, $w = 0$. The gradients vanish, and the adaptive ball shrinks to a
-# point. So five measures say 0. The Hessian trace still says 11 and the top eigenvalue
-# 10. The measures answer different questions.
+# Now go to the bottom, $w = 0$. The adaptive ball shrinks to a point, and the samples'
+# gradients vanish. So four measures are 0. (SAM rise is 0/0 there; the package takes it as
+# 0.) The Hessian trace still says 11 and the top eigenvalue 10. The measures answer
+# different questions.
 #
 # ## A real network
 #
@@ -471,7 +472,8 @@ print(f"the network gets {wrong} of these 30 wrong")
 
 # %% [markdown]
 # A few images hold most of it. Lesson 09 shows them, and the method that picks them out.
-# In spite of its name, the empirical Fisher matrix is not the Hessian.
+# The empirical Fisher matrix uses the true labels. It is neither the Fisher matrix of
+# statistics, whose labels are drawn from the network, nor the Hessian.
 #
 # ## Measure 6: the Hessian trace
 #
@@ -1033,7 +1035,7 @@ right = check.top_eigenvalue(my_top_eigenvalue)
 # | The measures agree | yes over several methods at one width (0.76 and more on CIFAR-10, 0.63 and more on fashion-mini) |
 # | They agree when only the seed differs | interval above 0.5 for two pairs of 21 on CIFAR-10, for none on fashion-mini. For most pairs eight seeds cannot tell |
 # | They agree for networks of different size | no: $\ell_2$ and $\ell_\infty$ worst case −0.38 |
-# | Flat is good | not seen at any one width: all seven correlate with accuracy the other way. Across widths the sign depends on the measure |
+# | Flat is good | at no single width does a measure have that sign; at width 16 the correlations are near 0. Without intervals this is description only. Across widths the sign depends on the measure |
 #
 # ## Common mistakes
 #

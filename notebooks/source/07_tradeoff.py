@@ -44,7 +44,8 @@ lesson = session.start("07", preset, seed)
 #
 # $$\hat\epsilon = \rho \, \frac{g}{\|g\|_2}, \qquad w \leftarrow w - \eta \, \nabla L(w + \hat\epsilon),$$
 #
-# with learning rate $\eta$. (Here $\hat\epsilon$ is *normalised*: it has length
+# with learning rate $\eta$. ($\hat\epsilon$ depends on $w$, too. SAM treats it as a constant,
+# which saves second derivatives. Here $\hat\epsilon$ is *normalised*: it has length
 # $\rho$, however steep the slope. The theory of lesson 08 uses SAM without this.)
 #
 # That costs two gradients a step. Written out on a real batch:
@@ -93,10 +94,9 @@ print("the same gradient, for", len(package), "tensors of weights")
 # | SAM rise | $L(w + \hat\epsilon) - L(w)$ with $\|\hat\epsilon\| = 0.1$ | how far the loss rises along the steepest slope |
 # | Hessian trace | $\operatorname{tr} H = \sum_i \lambda_i$, with $H = \nabla^2 L(w)$ | the sum of all curvatures $\lambda_i$ |
 # | empirical Fisher trace | $\frac1N \sum_n \|\nabla \ell_n(w)\|^2$ | how strongly single samples $n$ still pull on the weights |
+# | adaptive worst case | $\max L(w + T u) - L(w)$ over $\lVert u \rVert_2 \le 0.25$, with $T = \operatorname{diag}(\lvert w_1 \rvert, \lvert w_2 \rvert, \dots)$ | the highest place found near by; each weight may move in proportion to its size |
 #
-# | adaptive worst case | $\max L(w + \epsilon) - L(w)$ over all $\epsilon$ with $\|\epsilon / w\|_2 \le 0.25$ | the highest place near by; each weight may move in proportion to its size |
-#
-# $\ell_n$ is the loss of sample $n$, and $\epsilon / w$ is taken entry by entry. We take the
+# $\ell_n$ is the loss of sample $n$. We take the
 # first three on 1,000 training images, the last on 500, without augmentation, in eval
 # mode, at the weights at which training ends, and average over the members. The paper's
 # figures show the adaptive worst case. Its radius there is not known to us, so our
@@ -125,7 +125,8 @@ print(f"untrained: SAM rise {rise:.3f}, Hessian trace {trace:.1f} ± {error:.1f}
 # $p_m(x_n)$ are the probabilities of member $m$ for image $n$, $\bar p$ their mean over the
 # $M$ members. The variances and KL change when all logits of a member are multiplied by a
 # number. DER does not, since the answers stay the same. And DER is tied to the gain:
-# Theisen et al. (2023) bound the share of error that a majority vote removes by DER.
+# Theisen et al. (2023) show, for *competent* ensembles, that a majority vote removes at most
+# the share DER of the error.
 #
 # ## Predict first
 #
@@ -211,7 +212,7 @@ plots.scatter(
 )
 
 # %% [markdown]
-# Read it from right to left. With larger $\rho$ the ensembles move to flatter minima,
+# Read it from right to left. With larger $\rho$ the ensembles end at flatter places,
 # and lose diversity on the way.
 #
 # The eight ensembles differ in first weights and data order only; the images are the
@@ -294,9 +295,10 @@ for x, y in (("worst_case_l2", "test_der"), ("hessian_trace", "test_der")):
     print(f"{x} and {y} at equal rho: {value:.2f} [{low:.2f}, {high:.2f}]")
 
 # %% [markdown]
-# No sign of it: both intervals hold 0, and the estimates are negative. So the figure
-# shows what $\rho$ does. It does not show a law by which any sharper ensemble is more
-# diverse. That leaves room for a method that changes one without the other (lesson 09).
+# Eight seeds show no sign of it, and cannot exclude it: both intervals hold 0. (A bootstrap
+# of eight seeds gives intervals that are rather too short.) So the figure shows what $\rho$
+# does. It does not show a law by which any sharper ensemble is more diverse. That leaves
+# room for a method that changes one without the other (lesson 09).
 #
 # ## Wide and narrow networks
 #
@@ -340,17 +342,21 @@ table = {
 pd.DataFrame(table).T.rename_axis(columns="width")
 
 # %% [markdown]
+# (The ± are of single slopes; the rows of claim 8 below have the differences. Noise in
+# the horizontal measure makes such slopes too small, and the worst case is the noisier one.)
+#
 # By DER and KL it is the other way round here: along the Hessian trace the trade-off is
 # *less* steep at width 4 than at 16 (DER: 0.27 and 0.40 per factor of ten). By the
-# variance of logits, width 4 has the larger slope, but the difference is within the noise.
-# Along the adaptive worst case all differences are. So the claim does not show at this
-# size. Our narrow network may be too narrow: with 4 channels it loses 2 points of accuracy
-# against width 8, before any SAM.
+# variance of logits, width 4 has the larger slope. And the answer depends on the
+# *unit*: per unit of the Hessian trace, not per factor of ten, the variance of logits is
+# steeper at width 4, and DER and KL cannot tell. So the claim does not show at this size, and
+# "steeper" needs a scale before it means anything. Our narrow network may also be too
+# narrow: with 4 channels it loses 2 points of accuracy against width 8, before any SAM.
 #
 # A second warning: look at the numbers on the axis of the explorer below. From width 4 to
 # 16 the adaptive worst case of DE falls from 0.89 to 0.18, while its Hessian trace *rises*
-# from 150 to 207. One radius is shared by all weights, and a wide network has more of them. A
-# measure of sharpness ranks networks of one shape, not networks of different shapes.
+# from 150 to 207. A likely reason, not tested: one radius is shared by all weights, and a wide
+# network has more of them. A measure of sharpness ranks networks of one shape, not networks of different shapes.
 #
 # ## Explore
 #
@@ -409,14 +415,15 @@ table[ORDER].round(4)
 #
 # Under shift members gain 0.42 points at $\rho = 0.1$, with an interval from -0.24 to 1.07,
 # and 1.06 points at 0.2 (0.11 to 2.02). An earlier table with the same seeds and settings
-# (`results/fashion`) has 0.70 (0.28 to 1.11) at 0.1. It was made on another kind of
-# processor. Rounding differs there in the last digit, training amplifies that, and so the same seed
-# gives another ensemble. The two tables agree within their intervals. But read alone,
-# one says "shown" and the other does not. An interval that ends near 0 is a weak argument.
+# (`results/fashion`) has 0.70 (0.28 to 1.11) at 0.1. It was made on another machine. A
+# likely reason for the difference is rounding, which training amplifies; so the same seed
+# gives another ensemble there. The two tables agree within their intervals. But read
+# alone, one says "shown" and the other does not. An interval that ends near 0 is a weak
+# argument.
 #
 # ## The paper's claims, one by one
 #
-# Lesson 09 lists eleven claims of the paper, as questions with a sign. These are the four
+# Lesson 09 lists eleven claims, as questions with a sign. These are the four
 # about SAM's trade-off. *Shown* means: the whole 95 % interval over seeds has the claimed
 # sign. *Contradicted*: all of it has the other sign. Accuracies are in points.
 
@@ -472,18 +479,18 @@ right = check.sam_step(my_sam_step)
 #
 # | claim of the paper | here (fashion-mini, eight ensembles; CIFAR-10 where named) |
 # |---|---|
-# | larger $\rho$ lowers sharpness | shown by all four measures from DE to 0.1, on CIFAR-10 too; single steps of the worst case are within the noise |
+# | larger $\rho$ lowers sharpness | shown by all four measures from DE to 0.1, on CIFAR-10 too; two of the three single steps of the worst case are within the noise |
 # | larger $\rho$ lowers diversity | shown by DER, both variances and KL, at each step, on CIFAR-10 too |
-# | sharpness and diversity fall together along $\rho$ | shown for all pairs; not at equal $\rho$ |
+# | sharpness and diversity fall together along $\rho$ | shown for all pairs; at equal $\rho$ eight seeds cannot tell |
 # | larger $\rho$ improves members under shift | not at 0.1 (+0.42 points, within the noise), shown at 0.2 (+1.06); contradicted on CIFAR-10 (-0.65 at 0.1) |
 # | larger $\rho$ lowers the ensemble's relative gain (EIR) | shown, clean and under shift; on CIFAR-10 shown on clean images only |
-# | the trade-off is steeper for narrow networks | not shown; contradicted by DER and KL along the Hessian trace |
+# | the trade-off is steeper for narrow networks | not shown; the verdicts depend on the measures and on the scale |
 # | SAM ensembles beat deep ensembles on clean images | contradicted: 0.6 points worse at 0.1, 1.0 points at 0.2 |
 #
 # Why not the last? On CIFAR-10 the paper reports 95.58 % for the deep ensemble and
-# 96.06 % for SAM. A ResNet-18 fits all its training data, so it can afford flatness. Our
-# network has 6,274 weights. A likely reason is that it does not fit its training data, and
-# SAM makes fitting harder. We have not tested this.
+# 96.06 % for SAM. A ResNet-18 can fit all its training data. Our network has 6,274 weights
+# and does not. A likely reason is that SAM makes fitting harder still. We have not tested
+# this.
 #
 # ## Common mistakes
 #
@@ -492,7 +499,7 @@ right = check.sam_step(my_sam_step)
 # - **Updating BatchNorm twice.** The pass at $w + \hat\epsilon$ must not touch the
 #   running statistics.
 # - **Reading sharpness without confidence.** Multiply all logits by a number: the answers
-#   stay, but all measures change. So a change of sharpness can be partly a change of
+#   stay, but all measures of sharpness change. So a change of sharpness can be partly a change of
 #   confidence. Look at NLL and ECE beside it.
 # - **Comparing sharpness across architectures.** See the widths above.
 # - **Choosing settings on the test set.** Ours, epochs and crops, were chosen on validation
