@@ -65,7 +65,7 @@ class Ball:
         for _ in range(50):
             near = u / (1 + a * inverse)
             length = near.norm()
-            if length <= self.rho * (1 + 16 * torch.finfo(u.dtype).eps):
+            if length <= self.rho * (1 + torch.finfo(u.dtype).eps ** 0.7):
                 break
             bend = (near.square() * inverse / (1 + a * inverse)).sum()
             a = a + (length / self.rho - 1) * length.square() / bend
