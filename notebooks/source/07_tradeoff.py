@@ -425,12 +425,15 @@ table[ORDER].round(4)
 #
 # Lesson 09 lists eleven claims, as questions with a sign. These are the four
 # about SAM's trade-off. *Shown* means: the whole 95 % interval over seeds has the claimed
-# sign. *Contradicted*: all of it has the other sign. Accuracies are in points.
+# sign. *Contradicted*: all of it has the other sign. Accuracies are in points, $n$ is
+# the number of seeds.
 
 # %% tags=["nbval-check-output"]
 pd.set_option("display.max_colwidth", None)
 claims = results.committed("results/claims").set_index("claim")
-COLUMNS = ["data", "quantity", "expected", "estimate", "low", "high", "n", "verdict"]
+bounds = claims[["estimate", "low", "high"]].to_numpy()
+claims["found"] = [f"{mean:.3g} [{low:.3g}, {high:.3g}]" for mean, low, high in bounds]
+COLUMNS = ["verdict", "data", "quantity", "expected", "found", "n"]
 claims.loc[[1, 2], COLUMNS]
 
 # %% tags=["nbval-check-output"]

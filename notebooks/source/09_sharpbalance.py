@@ -476,7 +476,9 @@ pd.DataFrame(height)
 # %% tags=["nbval-check-output"]
 pd.set_option("display.max_colwidth", None)
 claims = results.committed("results/claims")
-COLUMNS = ["data", "quantity", "expected", "estimate", "low", "high", "n", "verdict"]
+bounds = claims[["estimate", "low", "high"]].to_numpy()
+claims["found"] = [f"{mean:.3g} [{low:.3g}, {high:.3g}]" for mean, low, high in bounds]
+COLUMNS = ["verdict", "data", "quantity", "expected", "found", "n"]
 answers = claims.set_index("claim")[COLUMNS]
 answers.loc[[4, 5]]
 
