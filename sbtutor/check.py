@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sbtutor import sharpbalance
 
+NOTHING = "the function returns nothing so far; replace the dots."
+
 
 def _say(problem: str | None) -> bool:
     print("Right." if problem is None else f"Not yet: {problem}")
@@ -21,7 +23,7 @@ def _say(problem: str | None) -> bool:
 def _as_tensor(value: object, like: Tensor, what: str) -> str | None:
     """Why a value cannot be the answer at all; None if its kind and shape are right."""
     if value is None or value is Ellipsis:
-        return "the function returns nothing so far; replace the dots."
+        return NOTHING
     if not isinstance(value, Tensor):
         return f"return a tensor, {what}; this is a {type(value).__name__}."
     if value.shape != like.shape:
@@ -226,7 +228,7 @@ def overshoot_rho(answer: Callable[[float, float], float]) -> bool:
     for ratio, eta in ((20.0, 0.01), (4.0, 0.1)):
         mine = answer(ratio, eta)
         if mine is None or mine is Ellipsis:
-            return _say("the function returns nothing so far; replace the dots.")
+            return _say(NOTHING)
         try:
             mine = float(mine)
         except (TypeError, ValueError):
@@ -298,7 +300,7 @@ def _top_eigenvalue_problem(
     mine: object, values: tuple[float, ...], top: Tensor, calls: int
 ) -> str | None:
     if mine is None or mine is Ellipsis:
-        return "the function returns nothing so far; replace the dots."
+        return NOTHING
     try:
         mine = torch.as_tensor(mine, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):

@@ -1,6 +1,7 @@
 """All numbers of one trained ensemble: how good, how different, how sharp."""
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ SHARPNESS_RHO = 0.1  # radius of `sam_rise`, the same for every run so that runs
 PROBES = 10  # of the Hessian trace, a member
 CHUNK = 250  # images at once for it
 REACH_IMAGES = 500  # training images for the four measures of `reach_row`
-L2_RHO, LINF_RHO, AVERAGE_RHO = 0.25, 0.01, 0.1  # radii relative to the weights
+# Radii relative to the weights, set after a look at the training images of one seed of
+# each data set, so that the rises are of the order of the loss.
+L2_RHO, LINF_RHO, AVERAGE_RHO = 0.25, 0.01, 0.1
 DRAWS = 20  # of the average case
 
 
@@ -47,17 +50,28 @@ def predictions_row(predictions: Predictions) -> dict[str, float]:
     return {name: float(value) for name, value in row.items()}
 
 
+def few_images(split: data.Split) -> data.Split:
+    """The class-balanced images that are shifted, the same for every run."""
+    return data.subset(split, min(SHIFT_IMAGES, len(split.labels)), seed=0)
+
+
+def shifted_splits(split: data.Split) -> Iterator[tuple[str, int, data.Split]]:
+    """Kind, severity and `few_images` so corrupted, for all fifteen pairs."""
+    few = few_images(split)
+    for kind, severity in itertools.product(KINDS, SEVERITIES):
+        images = corruptions.corrupt(few.images, kind, severity)
+        yield kind, severity, data.Split(images, few.labels, few.classes)
+
+
 def shift_row(members: list[nn.Module], split: data.Split) -> dict[str, float]:
     """Mean of `predictions_row` over five corruptions at severities 1, 3 and 5.
 
     A class-balanced 1,000 images of the split are used, the same for every run.
     """
-    few = data.subset(split, min(SHIFT_IMAGES, len(split.labels)), seed=0)
-    rows = []
-    for kind, severity in itertools.product(KINDS, SEVERITIES):
-        images = corruptions.corrupt(few.images, kind, severity)
-        shifted = data.Split(images, few.labels, few.classes)
-        rows.append(predictions_row(predict(members, shifted)))
+    rows = [
+        predictions_row(predict(members, shifted))
+        for _, _, shifted in shifted_splits(split)
+    ]
     return {name: sum(r[name] for r in rows) / len(rows) for name in rows[0]}
 
 

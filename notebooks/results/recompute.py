@@ -28,6 +28,7 @@ import argparse
 import itertools
 import os
 import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sbtutor import config, corruptions, data, evaluate, files, metrics, results, train
+from sbtutor import config, data, evaluate, files, metrics, results, train
 from sbtutor.config import DataConfig, Experiment, ModelConfig
 from sbtutor.predict import Predictions, predict
 
@@ -104,7 +105,6 @@ def settings() -> list[list[tuple[str, Experiment]]]:
 
 def fit_group(group: list[tuple[str, Experiment]], runs: Path) -> list[Path]:
     """Train the runs of one group, one after the other."""
-    torch.set_num_threads(1)
     folders = []
     for label, experiment in group:
         folder = results.run_folder(runs, experiment)
@@ -114,13 +114,19 @@ def fit_group(group: list[tuple[str, Experiment]], runs: Path) -> list[Path]:
     return folders
 
 
+def each(jobs: int, task: Callable, *arguments: Iterable) -> list:
+    """The task's results, in order, from processes with one thread each."""
+    limit = dict(initializer=torch.set_num_threads, initargs=(1,))
+    with ProcessPoolExecutor(jobs, **limit) as pool:
+        return list(pool.map(task, *arguments))
+
+
 def methods(
     jobs: int, runs: Path, made: list[list[tuple[str, Experiment]]]
 ) -> pd.DataFrame:
     """One row a run: label, settings, all metrics."""
-    with ProcessPoolExecutor(jobs) as pool:
-        folders = pool.map(fit_group, made, itertools.repeat(runs))
-        folders = list(itertools.chain.from_iterable(folders))
+    folders = each(jobs, fit_group, made, itertools.repeat(runs))
+    folders = list(itertools.chain.from_iterable(folders))
     labels = [label for group in made for label, _ in group]
     names = [folder.name for folder in folders]
     order = pd.DataFrame({"run": names, "label": labels})
@@ -145,10 +151,7 @@ def measured(
     """
     frame = methods(jobs, runs, made)
     folders = [runs / name for name in frame["run"]]
-    with ProcessPoolExecutor(
-        jobs, initializer=torch.set_num_threads, initargs=(1,)
-    ) as p:
-        reach = pd.DataFrame(list(p.map(reach_row, folders)))
+    reach = pd.DataFrame(each(jobs, reach_row, folders))
     at = frame.columns.get_loc("hessian_trace") + 1
     return pd.concat([frame.iloc[:, :at], reach, frame.iloc[:, at:]], axis=1)
 
@@ -174,39 +177,25 @@ def size_rows(seed: int, runs: Path) -> list[dict[str, float]]:
     run = train.fit(experiment, results.run_folder(runs, experiment))
     test = data.load(experiment.data).test
     rows = by_size(seed, "test", [predict(run.members, test)])
-    few = data.subset(test, evaluate.SHIFT_IMAGES, seed=0)
-    shifted = []
-    for kind, severity in itertools.product(evaluate.KINDS, evaluate.SEVERITIES):
-        images = corruptions.corrupt(few.images, kind, severity)
-        split = data.Split(images, few.labels, few.classes)
-        shifted.append(predict(run.members, split))
+    shifted = [predict(run.members, s) for *_, s in evaluate.shifted_splits(test)]
     return rows + by_size(seed, "shifted", shifted)
 
 
 def severity_rows(folder: Path) -> list[dict[str, float]]:
     """Quality of one run by severity (0 is clean) and size, averaged over the kinds."""
     run = train.load_run(folder)
-    few = data.subset(
-        data.load(run.experiment.data).test, evaluate.SHIFT_IMAGES, seed=0
-    )
-    rows = by_size(run.experiment.train.seed, 0, [predict(run.members, few)])
-    for severity in evaluate.SEVERITIES:
-        seen = []
-        for kind in evaluate.KINDS:
-            images = corruptions.corrupt(few.images, kind, severity)
-            split = data.Split(images, few.labels, few.classes)
-            seen.append(predict(run.members, split))
-        rows += by_size(run.experiment.train.seed, severity, seen)
+    seed, test = run.experiment.train.seed, data.load(run.experiment.data).test
+    seen = {0: [predict(run.members, evaluate.few_images(test))]}
+    for _, severity, shifted in evaluate.shifted_splits(test):
+        seen.setdefault(severity, []).append(predict(run.members, shifted))
+    rows = [row for key, found in seen.items() for row in by_size(seed, key, found)]
     return [row | {"severity": row.pop("images")} for row in rows]
 
 
 def severities(jobs: int, runs: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """One row a run of three methods, severity and ensemble size."""
     kept = frame[frame["label"].isin(BY_SEVERITY)]
-    with ProcessPoolExecutor(
-        jobs, initializer=torch.set_num_threads, initargs=(1,)
-    ) as p:
-        parts = list(p.map(severity_rows, [runs / name for name in kept["run"]]))
+    parts = each(jobs, severity_rows, [runs / name for name in kept["run"]])
     pairs = zip(kept["label"], parts, strict=True)
     return pd.DataFrame(
         [{"label": label} | row for label, rows in pairs for row in rows]
@@ -232,10 +221,7 @@ def by_size(seed: int, images: str | int, seen: list[Predictions]) -> list[dict]
 
 def sizes(jobs: int, runs: Path) -> pd.DataFrame:
     """One row a seed, kind of images and ensemble size."""
-    with ProcessPoolExecutor(
-        jobs, initializer=torch.set_num_threads, initargs=(1,)
-    ) as p:
-        rows = list(p.map(size_rows, FASHION_SEEDS, itertools.repeat(runs)))
+    rows = each(jobs, size_rows, FASHION_SEEDS, itertools.repeat(runs))
     return pd.DataFrame(list(itertools.chain.from_iterable(rows)))
 
 
