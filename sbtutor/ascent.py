@@ -63,11 +63,12 @@ class Ball:
         inverse = 2 / self.scale.square().clamp(min=1e-30)
         a = 0.0
         for _ in range(50):
-            near = u / (1 + a * inverse)
+            shrink = (a * inverse).add_(1)  # in place: memory is what these steps cost
+            near = u / shrink
             length = near.norm()
             if length <= self.rho * (1 + torch.finfo(u.dtype).eps ** 0.7):
                 break
-            bend = (near.square() * inverse / (1 + a * inverse)).sum()
+            bend = near @ (inverse / shrink).mul_(near)
             a = a + (length / self.rho - 1) * length.square() / bend
         return near * (self.rho / near.norm()).clamp(max=1)
 
