@@ -19,9 +19,10 @@ ModelName = Literal[
     "resnet18",
     "wrn28_10",
 ]
-Norm = Literal["batch", "group"]
+Norm = Literal["batch", "group", "none"]
 Method = Literal["sgd", "sam", "sharpbalance"]
 SampleSplit = Literal["paper", "code", "code_boost", "flattest", "random", "shared"]
+Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["multistep", "cosine"]
 
 
@@ -92,12 +93,18 @@ class ModelConfig:
 
     name: ModelName = "small_cnn"
     width: int | None = None  # channels (or hidden units) of the first stage
-    norm: Norm = "batch"  # no effect on mlp, lenet, medium_cnn: no norm layers there
+    norm: Norm = "batch"  # no effect on mlp, lenet, medium_cnn: no norm layers there;
+    # "none" turns small_cnn into the SmallCNN of Fort et al.
 
     def __post_init__(self) -> None:
         _make_plain(self)
         _check_choice("model", self.name, get_args(ModelName))
         _check_choice("norm", self.norm, get_args(Norm))
+        _check(
+            self.norm != "none" or self.name in ("small_cnn", "medium_cnn"),
+            f"norm='none' is for small_cnn and medium_cnn, got {self.name}; "
+            "write norm='group' for statistics that do not depend on the batch",
+        )
         _check(
             self.width is None or self.width >= 1,
             f"model width must be at least 1 or None (the usual), got {self.width}",
@@ -112,8 +119,9 @@ class TrainConfig:
     members: int = 3  # M; member m draws everything from seed + m
     epochs: int = 30
     batch_size: int = 100
+    optimizer: Optimizer = "sgd"  # what takes the step, whatever the method
     lr: float = 0.1
-    momentum: float = 0.9
+    momentum: float = 0.9  # Adam's first beta, too
     weight_decay: float = 5e-4  # in the SGD step only, never in SAM's gradient
     schedule: Schedule = "multistep"
     milestones: Sequence[int] = (15, 22)  # epochs after which lr *= lr_decay
@@ -124,6 +132,7 @@ class TrainConfig:
     sam_fraction: float = 0.5  # k: share of samples each member nominates for SAM
     warmup_epochs: int = 15  # T_d: epochs of plain SAM before SharpBalance splits
     split: SampleSplit = "paper"  # which samples SharpBalance gives to SAM
+    snapshots: bool = False  # keep the weights after each epoch, as float16
     seed: int = 0
     device: str = "auto"  # "auto" (GPU if there is one), "cpu", "cuda", "cuda:1", "mps"
     bf16: bool = False  # bfloat16 autocast, for GPUs
@@ -133,6 +142,7 @@ class TrainConfig:
         _make_plain(self)
         _check_choice("method", self.method, get_args(Method))
         _check_choice("split", self.split, get_args(SampleSplit))
+        _check_choice("optimizer", self.optimizer, get_args(Optimizer))
         _check_choice("schedule", self.schedule, get_args(Schedule))
         self._check_numbers()
         if self.method != "sgd":

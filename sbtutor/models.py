@@ -140,7 +140,14 @@ def _lenet(config: ModelConfig, in_shape: tuple[int, int, int], classes: int) ->
 def _small_cnn(
     config: ModelConfig, in_shape: tuple[int, int, int], classes: int
 ) -> Layers:
-    """Three 3x3 convolutions with norm layers, global average pooling."""
+    """Three 3x3 convolutions with norm layers, global average pooling.
+
+    With norm "none" it is Fort et al.'s SmallCNN instead.
+    """
+    if config.norm == "none":
+        width = config.width or 16
+        yield from _plain_cnn((width, 2 * width, 2 * width), in_shape, classes)
+        return
     width, inputs = config.width or 8, in_shape[0]
     for stage, outputs in enumerate((width, 2 * width, 4 * width), start=1):
         yield f"conv{stage}", _conv(inputs, outputs)
@@ -155,18 +162,34 @@ def _small_cnn(
 def _medium_cnn(
     config: ModelConfig, in_shape: tuple[int, int, int], classes: int
 ) -> Layers:
-    """Fort et al.'s MediumCNN: no norm layers, no ReLU after the fourth."""
-    width, inputs = config.width or 64, in_shape[0]
-    for stage, outputs in enumerate((width, 2 * width, 4 * width, 4 * width), start=1):
+    """Fort et al.'s MediumCNN."""
+    width = config.width or 64
+    yield from _plain_cnn((width, 2 * width, 4 * width, 4 * width), in_shape, classes)
+
+
+def _plain_cnn(
+    channels: tuple[int, ...], in_shape: tuple[int, int, int], classes: int
+) -> Layers:
+    """Fort et al.'s networks: no norm layers, no ReLU after the last convolution."""
+    inputs, last = in_shape[0], len(channels)
+    for stage, outputs in enumerate(channels, start=1):
         yield f"conv{stage}", nn.Conv2d(inputs, outputs, 3, padding=1)
         yield f"dropout{stage}", nn.Dropout(0.1)
         yield f"pool{stage}", nn.MaxPool2d(2)
-        if stage < 4:
+        if stage < last:
             yield f"relu{stage}", nn.ReLU()
         inputs = outputs
     yield "flatten", nn.Flatten()
-    pixels = (in_shape[1] // 16) * (in_shape[2] // 16)
+    pixels = (in_shape[1] // 2**last) * (in_shape[2] // 2**last)
     yield "head", nn.Linear(inputs * pixels, classes)
+
+
+def _start_as_fort(module: nn.Module) -> None:
+    """Glorot and Bengio's uniform distribution; of n biases: +- sqrt(6 / (n + n))."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        bound = math.sqrt(3 / len(module.bias))
+        nn.init.uniform_(module.bias, -bound, bound)
 
 
 def _resnet(
@@ -213,7 +236,11 @@ def _wide_resnet(
     yield from _pooled_head(inputs, classes)
 
 
-LEAST_SIDE = {"lenet": 4, "small_cnn": 4, "medium_cnn": 16}  # pixels, for their pooling
+def _least_side(config: ModelConfig) -> int:
+    """Pixels that the model's pooling needs."""
+    if config.name == "small_cnn" and config.norm == "none":
+        return 8
+    return {"lenet": 4, "small_cnn": 4, "medium_cnn": 16}.get(config.name, 1)
 
 
 def _layers(
@@ -244,7 +271,9 @@ def build(
     """A fresh network that maps images (B, C, H, W) in [0, 1] to logits (B, classes).
 
     Convolutions start from He et al.'s normal distribution, linear layers from
-    PyTorch's default. The global random state is left as it was.
+    PyTorch's default; Fort et al.'s two networks (medium_cnn, and small_cnn with norm
+    "none") from Glorot and Bengio's uniform one, biases too, as in their code. The
+    global random state is left as it was.
 
     Args:
         config: architecture, width and norm.
@@ -256,7 +285,7 @@ def build(
         ValueError: images too small for the model's pooling, fewer than two classes.
     """
     side = min(in_shape[1:])
-    least = LEAST_SIDE.get(config.name, 1)
+    least = _least_side(config)
     if side < least:
         raise ValueError(
             f"{config.name} pools images down and needs at least {least}x{least} "
@@ -270,7 +299,10 @@ def build(
         layers = OrderedDict(normalize=Normalize(in_shape[0]))
         layers.update(_layers(config, in_shape, classes))
         model = nn.Sequential(layers)
+        as_fort = config.name == "medium_cnn" or config.norm == "none"
         for module in model.modules():
-            if isinstance(module, nn.Conv2d):
+            if as_fort:
+                _start_as_fort(module)
+            elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return model

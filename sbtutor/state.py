@@ -54,7 +54,7 @@ class State:
     members: list[nn.Module]  # their weights are slices of params and buffers
     params: Tensors
     buffers: Tensors
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     about: dict[str, Any]  # of the data: in_shape, classes, digest of the images
     epoch: int = 0  # epochs done
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -114,6 +114,16 @@ def device_of(config: TrainConfig) -> torch.device:
     return device
 
 
+def _optimizer(
+    config: TrainConfig, params: list[Tensor], device: torch.device
+) -> torch.optim.Optimizer:
+    common = dict(lr=config.lr, weight_decay=config.weight_decay)
+    common["fused"] = device.type in ("cpu", "cuda")
+    if config.optimizer == "adam":
+        return torch.optim.Adam(params, betas=(config.momentum, 0.999), **common)
+    return torch.optim.SGD(params, momentum=config.momentum, **common)
+
+
 def fresh(experiment: Experiment, about: dict[str, Any]) -> State:
     """The members before the first step, on their device, with one optimizer.
 
@@ -132,13 +142,7 @@ def fresh(experiment: Experiment, about: dict[str, Any]) -> State:
     params, buffers = share_state(members)
     for param in params.values():
         param.grad = torch.empty_like(param)  # in the memory layout of the weights
-    optimizer = torch.optim.SGD(
-        params.values(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimizer = _optimizer(config, list(params.values()), device)
     if config.compile:
         for member in members:
             member.compile()

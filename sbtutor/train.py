@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from sbtutor import (
     results,
     sharpbalance,
     sharpness,
+    snapshots,
 )
 from sbtutor.batches import Batches, stream
 from sbtutor.config import Experiment, TrainConfig
@@ -87,6 +89,8 @@ def _train(
                 _branch(state, config, train, device, trunk)
             train_epoch(state, batches, config)
             state.seconds += time.monotonic() - start
+            if config.snapshots:
+                snapshots.save(out, state.epoch - 1, state.params, state.buffers)
             _write_history(out, state)
             state.save(out / "checkpoint.pt")
             last = state.history[-config.members :]
@@ -132,10 +136,11 @@ def fit(
     """Train an ensemble into a run folder, or finish the one that lies there.
 
     The folder holds `config.json`, `checkpoint.pt` and `history.csv` (after each
-    epoch), `val.npz` and `test.npz` (logits and labels), `provenance.json`, and, last
-    of all, `metrics.json`. A killed run goes on from its checkpoint and ends with the
-    numbers of an unbroken one, bit for bit on one machine's CPU. A finished run is
-    loaded. Weights come from the last epoch; validation images are only measured on.
+    epoch), with `TrainConfig(snapshots=True)` the weights after every epoch, `val.npz`
+    and `test.npz` (logits and labels), `provenance.json`, and, last of all,
+    `metrics.json`. A killed run goes on from its checkpoint and ends with the numbers
+    of an unbroken one, bit for bit on one machine's CPU. A finished run is loaded.
+    Weights come from the last epoch; validation images are only measured on.
 
     Args:
         experiment: data, model and training.
@@ -144,7 +149,7 @@ def fit(
             is removed before the data are loaded.
         trunks: a folder. SAM and SharpBalance runs that agree in all but method,
             split and sam_fraction share their first T_d epochs, which are then
-            trained once and kept there.
+            trained once and kept there; runs with snapshots have all epochs their own.
 
     Returns:
         The run; its members are in eval mode.
@@ -168,7 +173,8 @@ def fit(
     _clear(out, everything=not resume)
     files.write_json(out / "config.json", experiment.to_dict())
     trunk = None
-    if trunks is not None and experiment.train.method != "sgd":
+    own = experiment.train.method == "sgd" or experiment.train.snapshots
+    if trunks is not None and not own:
         trunk = _trunk_path(trunks, experiment)
     if (out / "checkpoint.pt").exists():
         state.restore(out / "checkpoint.pt")
@@ -191,8 +197,11 @@ def _about(train: data.Split) -> dict[str, Any]:
 
 def _clear(out: Path, everything: bool) -> None:
     """Remove what a killed run left half-written, or the whole run."""
-    for leftover in out.glob(".*"):
-        leftover.unlink()
+    for leftover in out.rglob(".*"):
+        if leftover.is_file():
+            leftover.unlink()
+    if everything:
+        shutil.rmtree(out / snapshots.FOLDER, ignore_errors=True)
     names = ("metrics.json", "checkpoint.pt", "history.csv", "val.npz", "test.npz")
     for name in (*names, "provenance.json", "config.json") if everything else ():
         (out / name).unlink(missing_ok=True)

@@ -58,6 +58,10 @@ def test_configs_cannot_be_changed_after_their_check():
             r"unknown model '\?': choose one of mlp, lenet",
         ),
         (lambda: ModelConfig(norm="layer"), "unknown norm 'layer'.*batch, group"),
+        (
+            lambda: ModelConfig(name="resnet8", norm="none"),
+            "norm='none' is for small_cnn and medium_cnn, got resnet8; write norm='gr",
+        ),
         (lambda: ModelConfig(width=0), "model width must be at least 1 .*got 0"),
         (lambda: DataConfig(limit=0), "data limit must be at least 1 .*got 0"),
         (lambda: DataConfig(size=-1), "data size must be at least 1 .*got -1"),
@@ -73,6 +77,7 @@ def test_data_and_model_errors_name_value_and_remedy(unchecked, make, message):
     [
         ({"method": "sma"}, "unknown method 'sma': did you mean 'sam'"),
         ({"split": "cod"}, "unknown split 'cod': did you mean 'code'"),
+        ({"optimizer": "adan"}, "unknown optimizer 'adan': did you mean 'adam'"),
         ({"schedule": "step"}, "unknown schedule 'step'.*multistep, cosine"),
         ({"members": 0}, "members must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),

@@ -13,6 +13,10 @@ from sbtutor import config, models
 from sbtutor.config import ModelConfig
 
 SIZES = {"medium_cnn": 16}
+FORT = [
+    ("small_cnn", (16, 32, 32)),
+    ("medium_cnn", (64, 128, 256, 256)),
+]  # Fort et al.
 
 
 def built(name, norm="batch", width=None, side=None, classes=10, seed=0):
@@ -32,6 +36,7 @@ def images(count=4, side=8, seed=0, dtype=torch.float32):
         ("resnet20", (3, 32, 32), 272_474),  # He et al.'s 0.27 M, 1x1 shortcuts
         ("resnet18", (3, 32, 32), 11_173_962),  # CIFAR stem
         ("wrn28_10", (3, 32, 32), 36_479_194),  # the 36.5 M of the paper
+        ("medium_cnn", (3, 32, 32), 971_146),  # counted in the authors' notebook
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, in_shape, count):
@@ -73,10 +78,44 @@ def test_small_cnn_may_pool_before_relu_because_maximum_and_relu_commute():
     torch.testing.assert_close(model(x), model.head(h))
 
 
-def test_medium_cnn_has_no_relu_after_the_fourth_convolution():
-    model = built("medium_cnn", width=4).eval()
-    features = model[:-1](images(8, 16))
-    assert features.min() < 0
+@pytest.mark.parametrize(("name", "channels"), FORT)
+def test_fort_et_als_networks_are_convolution_pool_relu_but_no_last_relu(
+    name, channels
+):
+    model = built(name, "none", side=16).double().eval()
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in model)
+    x = images(2, 16, dtype=torch.float64)
+    h = (x - 0.5) / 0.25
+    for stage, outputs in enumerate(channels, start=1):
+        h = F.max_pool2d(model.get_submodule(f"conv{stage}")(h), 2)
+        assert h.shape[1] == outputs
+        h = F.relu(h) if stage < len(channels) else h
+    torch.testing.assert_close(model(x), model.head(h.flatten(1)))
+
+
+@pytest.mark.parametrize(("name", "channels"), FORT)
+def test_fort_et_als_networks_start_from_glorots_uniform_biases_too(name, channels):
+    """Bound sqrt(6 / (fan_in + fan_out)), of n biases sqrt(6 / 2n)."""
+    for layer in built(name, "none", side=16):
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            taps = layer.weight[0, 0].numel() if layer.weight.dim() == 4 else 1
+            fans = taps * sum(layer.weight.shape[:2])
+            for values, total in (
+                (layer.weight, fans),
+                (layer.bias, 2 * len(layer.bias)),
+            ):
+                ratio = values.detach() / math.sqrt(6 / total)
+                assert ratio.abs().max() <= 1 + 1e-6
+                error = math.sqrt(4 / 45 / values.numel())  # of the mean of u^2
+                assert abs(ratio.square().mean() - 1 / 3) < 4 * error
+
+
+def test_the_norms_name_makes_no_difference_to_medium_cnn():
+    """medium_cnn has no norm layers, so all three names mean the same network."""
+    nets = [built("medium_cnn", norm, width=4) for norm in ("batch", "group", "none")]
+    weights = [nn.utils.parameters_to_vector(net.parameters()) for net in nets]
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
@@ -143,13 +182,19 @@ def test_images_are_normalised_before_anything_else():
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("lenet", 4), ("small_cnn", 4), ("medium_cnn", 16)]
+    ("name", "norm", "side"),
+    [
+        ("lenet", "batch", 4),
+        ("small_cnn", "batch", 4),
+        ("small_cnn", "none", 8),
+        ("medium_cnn", "batch", 16),
+    ],
 )
-def test_images_too_small_for_the_pooling_are_refused(name, side):
-    assert built(name, side=side)(images(2, side)).isfinite().all()
+def test_images_too_small_for_the_pooling_are_refused(name, norm, side):
+    assert built(name, norm, side=side)(images(2, side)).isfinite().all()
     message = f"{name} pools .* at least {side}x{side} pixels, got {side - 1}x{side}"
     with pytest.raises(ValueError, match=message):
-        models.build(ModelConfig(name=name), (3, side - 1, side), 10, 0)
+        models.build(ModelConfig(name=name, norm=norm), (3, side - 1, side), 10, 0)
 
 
 def test_one_class_is_refused():

@@ -189,3 +189,30 @@ def test_auto_takes_a_gpu_if_there_is_one():
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     assert state.device_of(TrainConfig(device="auto")).type == kind
     assert state.device_of(TrainConfig(device="cpu")).type == "cpu"
+
+
+def test_adam_is_pytorchs_with_the_momentum_as_its_first_beta():
+    """Both members, in one optimizer over common tensors, as if each were alone."""
+    config = TrainConfig(
+        members=2, optimizer="adam", lr=1e-2, momentum=0.8, weight_decay=1e-2, seed=4
+    )
+    model = ModelConfig(name="mlp", width=4)
+    ours = state.fresh(Experiment(model=model, train=config), ABOUT)
+    assert isinstance(ours.optimizer, torch.optim.Adam)
+    x = torch.rand(2, B, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(B).expand(2, B) % 10
+    batch = Batch(torch.arange(B).expand(2, B), x, y)
+    masks = torch.zeros(2, B, dtype=torch.bool)
+    for step in range(STEPS):
+        train_step(ours, batch, masks, config, step)
+    for m, member in enumerate(ours.members):
+        alone = models.build(model, (1, 8, 8), 10, 4 + m)
+        adam = torch.optim.Adam(
+            alone.parameters(), 1e-2, betas=(0.8, 0.999), weight_decay=1e-2
+        )
+        for _ in range(STEPS):
+            adam.zero_grad()
+            F.cross_entropy(alone(x[m]), y[m]).backward()
+            adam.step()
+        for own, other in zip(member.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
