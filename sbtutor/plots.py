@@ -51,7 +51,7 @@ TEMPLATE = go.layout.Template(  # plotly's own would add 7 kB to every figure
 )
 
 
-def _figure(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figure:
+def blank(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figure:
     """An empty figure in the course's style; `alt` says what it shows in words."""
     figure = go.Figure(layout=dict(template=TEMPLATE, width=700, height=400))
     figure.update_layout(title_text=title, meta={"alt": alt}, **layout)
@@ -60,7 +60,7 @@ def _figure(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figu
     return figure
 
 
-def _style(i: int) -> dict:
+def look(i: int) -> dict:
     """Colour, marker shape and dash of the i-th series."""
     k = i % len(COLOURS)
     return dict(
@@ -69,7 +69,8 @@ def _style(i: int) -> dict:
     )
 
 
-def _number(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits, for text alternatives."""
     return f"{value:.3g}"
 
 
@@ -92,12 +93,12 @@ def lines(
         bands: low and high by the same names, drawn as intervals.
     """
     ends = ", ".join(
-        f"{name} from {_number(y[0])} to {_number(y[-1])}" for name, y in series.items()
+        f"{name} from {short(y[0])} to {short(y[-1])}" for name, y in series.items()
     )
     alt = f"{title}. {y_title} against {x_title}: {ends}."
-    figure = _figure(title, alt, x_title, y_title)
+    figure = blank(title, alt, x_title, y_title)
     for i, (name, y) in enumerate(series.items()):
-        style = _style(i)
+        style = look(i)
         if bands and name in bands:
             low, high = bands[name]
             figure.add_scatter(
@@ -130,14 +131,13 @@ def intervals(
     """
     rows = frame.to_dict("records")
     words = "; ".join(
-        f"{r['method']} {_number(r['mean'])} "
-        f"[{_number(r['low'])}, {_number(r['high'])}]"
+        f"{r['method']} {short(r['mean'])} [{short(r['low'])}, {short(r['high'])}]"
         for r in rows
     )
     alt = f"{title}. {value_title}, mean and 95 % interval: {words}."
-    figure = _figure(title, alt, value_title, height=120 + 45 * len(rows))
+    figure = blank(title, alt, value_title, height=120 + 45 * len(rows))
     for i, row in enumerate(rows):
-        style = _style(i)
+        style = look(i)
         if points:
             values = row[points]
             figure.add_scatter(
@@ -190,10 +190,10 @@ def scatter(
     """
     means = frame.groupby(group, sort=False)[[x, y]].mean()
     words = "; ".join(
-        f"{name} at ({_number(m[x])}, {_number(m[y])})" for name, m in means.iterrows()
+        f"{name} at ({short(m[x])}, {short(m[y])})" for name, m in means.iterrows()
     )
     alt = f"{title}. {y_title} against {x_title}, means: {words}."
-    figure = _figure(title, alt, x_title, y_title, height=450)
+    figure = blank(title, alt, x_title, y_title, height=450)
     if connect:
         path = means.loc[list(connect)]
         figure.add_scatter(
@@ -205,7 +205,7 @@ def scatter(
             hoverinfo="skip",
         )
     for i, (name, part) in enumerate(frame.groupby(group, sort=False)):
-        style = _style(i)
+        style = look(i)
         figure.add_scatter(
             x=part[x],
             y=part[y],
@@ -244,7 +244,7 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
         title: what the figure shows.
     """
     alt = f"{title}. Accuracy against confidence."
-    figure = _figure(title, alt, "confidence (top probability)", "accuracy")
+    figure = blank(title, alt, "confidence (top probability)", "accuracy")
     figure.add_scatter(
         x=[0, 1],
         y=[0, 1],
@@ -257,7 +257,7 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
         x, y, count = zip(*rows)
         over = sum(n for c, a, n in rows if c > a) / sum(count)
         alt += f" {name}: {over:.0%} of the samples lie in bins that are too sure."
-        style = _style(i)
+        style = look(i)
         sizes = [5 + 15 * (n / max(count)) ** 0.5 for n in count]
         style["marker"]["size"] = sizes
         figure.add_scatter(
@@ -286,8 +286,8 @@ def matrix(
         unit: what the numbers are.
     """
     z = np.asarray(values, dtype=float)
-    alt = f"{title}. {unit} between {_number(z.min())} and {_number(z.max())}."
-    figure = _figure(title, alt, height=420, width=480)
+    alt = f"{title}. {unit} between {short(z.min())} and {short(z.max())}."
+    figure = blank(title, alt, height=420, width=480)
     figure.add_heatmap(
         z=z.round(4),
         x=list(names),
@@ -308,6 +308,7 @@ def surface(
     x_title: str,
     y_title: str,
     z_title: str,
+    marks: Mapping[str, tuple[float, float]] | None = None,
 ) -> go.Figure:
     """A function of two numbers as a map: filled contours, seen from above.
 
@@ -319,16 +320,17 @@ def surface(
         x_title: name and unit of x.
         y_title: name and unit of y.
         z_title: name and unit of the heights.
+        marks: points (x, y) to be named on the map.
     """
     heights = np.asarray(z, dtype=float)
     places = {}
     for word, i in (("lowest", heights.argmin()), ("highest", heights.argmax())):
         row, column = np.unravel_index(i, heights.shape)
-        at = f"({_number(float(x[column]))}, {_number(float(y[row]))})"
-        places[word] = f"{word} {_number(heights[row, column])} at {at}"
+        at = f"({short(float(x[column]))}, {short(float(y[row]))})"
+        places[word] = f"{word} {short(heights[row, column])} at {at}"
     words = ", ".join(places.values())
     alt = f"{title}. {z_title} over {x_title} and {y_title}: {words}."
-    figure = _figure(title, alt, x_title, y_title, width=560, height=440)
+    figure = blank(title, alt, x_title, y_title, width=560, height=440)
     figure.add_contour(
         x=list(x),
         y=list(y),
@@ -336,6 +338,19 @@ def surface(
         colorscale="Cividis",
         colorbar=dict(title=z_title),
     )
+    for name, (across, up) in (marks or {}).items():
+        figure.add_scatter(
+            x=[across],
+            y=[up],
+            mode="markers+text",
+            text=[name],
+            textposition="top center",
+            textfont=dict(color="white"),
+            marker=dict(color="white", symbol="x", size=10, line=dict(width=1)),
+            showlegend=False,
+            hoverinfo="name",
+            name=name,
+        )
     return figure
 
 

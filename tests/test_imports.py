@@ -20,6 +20,7 @@ ORDER = [
     "diversity",
     "theory",
     "plots",
+    "maps",
     "data",
     "models",
     "perturb",

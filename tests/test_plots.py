@@ -78,6 +78,15 @@ def test_surface_has_a_row_for_each_y_and_says_where_it_is_high():
     assert "height over across and up" in alt(figure)
 
 
+def test_surface_names_marked_points():
+    marks = {"optimum": (20.0, 1.0)}
+    figure = plots.surface(
+        [10, 20], [1, 2], [[0.0, 1.0], [2.0, 3.0]], "T", "x", "y", "z", marks
+    )
+    mark = figure.data[1]
+    assert (mark.x[0], mark.y[0], mark.text[0]) == (20.0, 1.0, "optimum")
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gallery_has_one_caption_an_image(channels):
     images = np.zeros((5, channels, 4, 4), np.uint8)

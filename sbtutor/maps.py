@@ -1,0 +1,138 @@
+"""Figures of weight space and function space: similarity, trajectories, planes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sbtutor.plots import TEMPLATE, blank, look, short
+
+
+def heatmaps(
+    matrices: Mapping[str, np.ndarray], blocks: Sequence[str], title: str, unit: str
+) -> go.Figure:
+    """Square matrices side by side, their rows in equal blocks of neighbours.
+
+    Args:
+        matrices: by name, all of one size; each has its own colour scale.
+        blocks: what each block of rows is; a block has two rows or more.
+        title: what the figure shows.
+        unit: what a row within a block is.
+    """
+    rows = len(next(iter(matrices.values())))
+    size = rows // len(blocks)
+    figure = make_subplots(1, len(matrices), subplot_titles=list(matrices))
+    words = []
+    middles = [size * i + size / 2 - 0.5 for i in range(len(blocks))]
+    for i, (name, values) in enumerate(matrices.items()):
+        z = np.asarray(values, dtype=float)
+        same = np.kron(np.eye(len(blocks)), np.ones((size, size))) > 0
+        within = z[same & ~np.eye(rows, dtype=bool)].mean()
+        words.append(
+            f"{name}: mean within a block {short(within)}, between blocks "
+            f"{short(z[~same].mean())}"
+        )
+        right = (i + 1) / len(matrices) - 0.07
+        figure.add_heatmap(
+            z=z.round(3),
+            colorscale="Cividis",
+            colorbar=dict(x=right, len=0.75, thickness=10),
+            hovertemplate=f"row %{{y}}, column %{{x}}: %{{z:.3f}}<extra>{name}</extra>",
+            row=1,
+            col=i + 1,
+        )
+        axis = dict(tickvals=middles, ticktext=list(blocks), showgrid=False)
+        span = [right - 0.4, right - 0.01]
+        figure.update_xaxes(domain=span, row=1, col=i + 1, **axis)
+        figure.update_yaxes(autorange="reversed", row=1, col=i + 1, **axis)
+    for i, annotation in enumerate(figure.layout.annotations):
+        annotation.update(x=(i + 1) / len(matrices) - 0.28, font_size=13)
+    figure.update_layout(
+        template=TEMPLATE, title_text=title, width=760, height=420, margin=dict(t=90)
+    )
+    figure.update_layout(meta={"alt": f"{title}. Rows: {unit}. {'; '.join(words)}."})
+    return figure
+
+
+def trajectories(
+    paths: Mapping[str, np.ndarray],
+    title: str,
+    clouds: Mapping[str, np.ndarray] | None = None,
+) -> go.Figure:
+    """Paths in a flat map, each from an open star to a large mark, and loose points.
+
+    Args:
+        paths: by name, (T, 2) positions in order.
+        title: what the figure shows.
+        clouds: by name, (S, 2) positions without order.
+    """
+    ends = ", ".join(
+        f"{name} ends at ({short(p[-1][0])}, {short(p[-1][1])})"
+        for name, p in paths.items()
+    )
+    alt = f"{title}. A map without units: {ends}."
+    figure = blank(title, alt, "map axis 1 (no unit)", "map axis 2 (no unit)")
+    figure.update_layout(height=480)
+    for i, (name, path) in enumerate(paths.items()):
+        mark = look(i)["marker"]
+        sizes, symbols = [4] * len(path), ["circle"] * len(path)
+        sizes[0] = sizes[-1] = 13
+        symbols[0], symbols[-1] = "star-open", mark["symbol"]
+        figure.add_scatter(
+            x=path[:, 0].round(2),
+            y=path[:, 1].round(2),
+            mode="lines+markers",
+            name=name,
+            line=dict(color=mark["color"], width=1),
+            marker=dict(color=mark["color"], size=sizes, symbol=symbols),
+        )
+    for i, (name, points) in enumerate((clouds or {}).items(), start=len(paths)):
+        figure.add_scatter(
+            x=points[:, 0].round(2),
+            y=points[:, 1].round(2),
+            mode="markers",
+            name=name,
+            marker={**look(i)["marker"], "size": 6, "opacity": 0.7},
+        )
+    return figure
+
+
+def diversity_accuracy(
+    frame: pd.DataFrame,
+    limits: tuple[Sequence, Sequence, Sequence],
+    title: str,
+) -> go.Figure:
+    """Networks beside a reference: how accurate they are, how often they differ.
+
+    Args:
+        frame: one row a network: `method`, `accuracy`, `normalized_disagreement`.
+        limits: accuracies, and the upper and lower limit curves at them.
+        title: what the figure shows.
+    """
+    top = frame.groupby("method", sort=False)["normalized_disagreement"].max()
+    words = ", ".join(f"{name} up to {short(value)}" for name, value in top.items())
+    y_title = "disagreement with the reference / own error"
+    figure = blank(title, f"{title}. {y_title}: {words}.", "accuracy", y_title)
+    figure.update_layout(height=480)
+    accuracies, *curves = limits
+    for curve, dash, name in zip(
+        curves, ("dash", "dot"), ("independent errors", "flipped answers")
+    ):
+        figure.add_scatter(
+            x=list(accuracies),
+            y=list(curve),
+            mode="lines",
+            name=name,
+            line=dict(color="#888", dash=dash),
+        )
+    for i, (name, part) in enumerate(frame.groupby("method", sort=False)):
+        figure.add_scatter(
+            x=part["accuracy"].round(4),
+            y=part["normalized_disagreement"].round(4),
+            mode="markers",
+            name=str(name),
+            marker={**look(i)["marker"], "size": 8, "opacity": 0.8},
+        )
+    return figure
