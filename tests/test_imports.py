@@ -46,6 +46,8 @@ ORDER = [
     "train",
     "session",
     "widgets",
+    "feedback",
+    "check_landscape",
     "check",
     "lessons",
     "book",
