@@ -21,13 +21,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import questions
 import torch
+from questions import Row
 
-from sbtutor import files, results, theory
+from sbtutor import results, theory
 
 HERE = Path(__file__).resolve().parent
 DE, SAM, STRONG, OURS = "DE", "SAM 0.1", "SAM 0.2", "SharpBalance 0.2"
@@ -35,16 +36,6 @@ LINE = [STRONG, SAM, DE]  # from flat to sharp
 FLATNESS = ["worst_case_l2", "hessian_trace"]
 DIVERSITY = ["test_der", "test_logit_variance", "test_kl"]
 SEVERE = [1, 3, 5]  # severities; 0 is clean
-
-
-class Row(NamedTuple):
-    """One question: what the claim says of a quantity, and its value for each seed."""
-
-    claim: int
-    data: str
-    quantity: str
-    expected: Literal["> 0", "< 0", "= 1", "<= 1"]
-    values: pd.Series | torch.Tensor
 
 
 def gap(frame: pd.DataFrame, ours: str, theirs: str, column: str) -> pd.Series:
@@ -206,15 +197,6 @@ def of_theory() -> Iterator[Row]:
             yield Row(10, data, what, "<= 1", values)
 
 
-def verdict(found: results.Interval, expected: str) -> str:
-    """Whether the interval agrees; for equality and bounds: does not contradict."""
-    if expected == "= 1":
-        return "in accord" if found.low <= 1 <= found.high else "contradicted"
-    if expected == "<= 1":
-        return "in accord" if found.low <= 1 else "contradicted"
-    return results.verdict(found, 1 if expected == "> 0" else -1)
-
-
 def rows(simulate: bool = True) -> Iterator[tuple[Row, str]]:
     """All questions, and the name of the result that answers each."""
     sweep, fashion, ablation, by_severity = (
@@ -241,47 +223,24 @@ def rows(simulate: bool = True) -> Iterator[tuple[Row, str]]:
         ],
         "claims": list(of_theory()) if simulate else [],
     }
-    for name, questions in named.items():
-        for question in questions:
-            yield question, name
+    for name, asked in named.items():
+        for row in asked:
+            yield row, name
 
 
 def answers(simulate: bool = True) -> pd.DataFrame:
     """One row a question, ordered by claim."""
-    found = []
-    for row, name in sorted(rows(simulate), key=lambda pair: pair[0].claim):
-        mean = results.interval(np.asarray(row.values))
-        script = "claims.py" if name == "claims" else f"recompute.py {name}"
-        found.append(
-            {
-                "claim": row.claim,
-                "data": row.data,
-                "quantity": row.quantity,
-                "expected": row.expected,
-                "estimate": mean.mean,
-                "low": mean.low,
-                "high": mean.high,
-                "n": mean.n,
-                "verdict": verdict(mean, row.expected),
-                "command": f"python notebooks/results/{script}",
-            }
-        )
-    return pd.DataFrame(found)
+    return questions.table(
+        (row, "claims.py" if name == "claims" else f"recompute.py {name}")
+        for row, name in rows(simulate)
+    )
 
 
 def main() -> int:
     """Write the table, and how it was made."""
     start = time.monotonic()
-    frame = answers()
-    text = frame.to_csv(index=False, float_format="%.4g")
-    files.write_bytes(HERE / "claims.csv", text.encode())
-    story = {
-        "what": "the eleven claims; runs by the commands in its rows",
-        "command": "python notebooks/results/claims.py",
-    }
-    story |= results.provenance("cpu", time.monotonic() - start)
-    files.write_json(HERE / "claims.json", story)
-    print(f"wrote claims.csv ({len(frame)} rows) and claims.json")
+    frame, what = answers(), "the eleven claims; runs by the commands in its rows"
+    questions.write("claims", what, frame, time.monotonic() - start)
     return 0
 
 

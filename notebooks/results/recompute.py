@@ -12,6 +12,8 @@ NAME is one of
     sweep     fashion-mini: networks of three widths, four rho, seven sharpness measures
     ablation  as cifar10 with fresh seeds: seven sharpness measures, the rule turned
               round (flattest), quality by severity and size (ablation_severity.csv)
+    landscape Fort et al.'s two networks, on fashion-mini and on 10,000 CIFAR-10 images
+              at 16x16: what `fort.py` measures, in three tables
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -33,12 +35,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import fort
 import pandas as pd
 import torch
 
 from sbtutor import config, data, evaluate, files, metrics, results, train
 from sbtutor.config import DataConfig, Experiment, ModelConfig
 from sbtutor.predict import Predictions, predict
+
+Tables = dict[str, pd.DataFrame]  # by file name
 
 HERE = Path(__file__).resolve().parent
 CIFAR10_SEEDS = range(1000, 1080, 10)  # eight ensembles; used for nothing before
@@ -225,6 +230,33 @@ def sizes(jobs: int, runs: Path) -> pd.DataFrame:
     return pd.DataFrame(list(itertools.chain.from_iterable(rows)))
 
 
+def ablation(jobs: int, runs: Path) -> Tables:
+    """The runs, and three methods by severity and size."""
+    frame = measured(jobs, runs, groups(CIFAR10, ABLATION_SEEDS, ABLATION_SPLITS))
+    return {
+        "ablation": frame,
+        "ablation_severity": severities(jobs, runs, frame),
+    }
+
+
+def landscapes(jobs: int, runs: Path) -> Tables:
+    """One row a run; its diversity-accuracy plane; its ensembles under shift."""
+    folders = each(jobs, fit_one, fort.experiments(), itertools.repeat(runs))
+    found = each(jobs, fort.measure, folders)
+    return {
+        f"landscape{part}": pd.DataFrame([row for rows in found for row in rows[part]])
+        for part in found[0]
+    }
+
+
+def fit_one(experiment: Experiment, runs: Path) -> Path:
+    """Train one run."""
+    folder = results.run_folder(runs, experiment)
+    train.fit(experiment, folder)
+    print(f"{experiment.data.name}, seed {experiment.train.seed}: done", flush=True)
+    return folder
+
+
 WHAT = {
     "settings": "two ensembles a setting on fashion-mini at 14x14; read val_* only",
     "fashion": "eight ensembles a method on fashion-mini at 14x14, preset class",
@@ -233,41 +265,47 @@ WHAT = {
     "sweep": "eight ensembles a width and rho on fashion-mini at 14x14",
     "ablation": "eight fresh ensembles a method on 5,000 CIFAR-10 images (JPEG), 16x16",
     "ablation_severity": "the runs of ablation, by severity and ensemble size",
+    "landscape": "eight ensembles of Fort et al.'s SmallCNN on fashion-mini at 14x14, "
+    "and of MediumCNN (width 16) on 10,000 CIFAR-10 images (JPEG) at 16x16",
+    "landscape_plane": "the runs of landscape: networks around the first optimum",
+    "landscape_shift": "the runs of landscape: ensembles by severity and size",
 }
 
 
-TABLES = {
-    "settings": lambda jobs, runs: methods(jobs, runs, settings()),
-    "fashion": lambda jobs, runs: methods(
-        jobs, runs, groups(FASHION, FASHION_SEEDS, FASHION_SPLITS)
+def one(name: str, frame: pd.DataFrame) -> Tables:
+    """A command that makes one table."""
+    return {name: frame}
+
+
+COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
+    "settings": lambda jobs, runs: one("settings", methods(jobs, runs, settings())),
+    "fashion": lambda jobs, runs: one(
+        "fashion", methods(jobs, runs, groups(FASHION, FASHION_SEEDS, FASHION_SPLITS))
     ),
-    "size": sizes,
-    "cifar10": lambda jobs, runs: methods(
-        jobs, runs, groups(CIFAR10, CIFAR10_SEEDS, CIFAR10_SPLITS)
+    "size": lambda jobs, runs: one("size", sizes(jobs, runs)),
+    "cifar10": lambda jobs, runs: one(
+        "cifar10", methods(jobs, runs, groups(CIFAR10, CIFAR10_SEEDS, CIFAR10_SPLITS))
     ),
-    "sweep": lambda jobs, runs: measured(jobs, runs, sweep()),
-    "ablation": lambda jobs, runs: measured(
-        jobs, runs, groups(CIFAR10, ABLATION_SEEDS, ABLATION_SPLITS)
-    ),
+    "sweep": lambda jobs, runs: one("sweep", measured(jobs, runs, sweep())),
+    "ablation": ablation,
+    "landscape": landscapes,
 }
 
 
 def main() -> int:
     """Train what is missing, write NAME.csv and NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", choices=TABLES)
+    parser.add_argument("name", choices=COMMANDS)
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--runs", type=Path, default=HERE.parents[1] / "runs/results")
     given = parser.parse_args()
     os.environ.setdefault("SBTUTOR_PROGRESS", "off")
     runs = given.runs / given.name
-    frame = TABLES[given.name](given.jobs, runs)
-    timed = frame if "seconds" in frame else results.table(runs)
-    seconds = float(timed["seconds"].sum())
-    write(given.name, given.name, frame, seconds)
-    if given.name == "ablation":
-        by_severity = severities(given.jobs, runs, frame)
-        write("ablation_severity", given.name, by_severity, seconds)
+    made = COMMANDS[given.name](given.jobs, runs)
+    first = made[given.name]
+    timed = first if "seconds" in first else results.table(runs)
+    for name, frame in made.items():
+        write(name, given.name, frame, float(timed["seconds"].sum()))
     return 0
 
 

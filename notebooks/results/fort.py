@@ -1,0 +1,335 @@
+"""What `recompute.py landscape` measures of an ensemble with snapshots.
+
+Fort et al. 2019 in small: how alike weights and answers are along a trajectory and
+between runs, four ways to draw weights near one optimum (one of them in two forms), a
+curve between two optima, and ensembles of all these on shifted images. Images are test
+images, the same 1,500 for every run; strengths of samplers are chosen on validation
+images.
+"""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import silhouette_score
+from torch import Tensor, nn
+
+from sbtutor import (
+    config,
+    corruptions,
+    data,
+    diversity,
+    files,
+    landscape,
+    metrics,
+    paths,
+    snapshots,
+    stack,
+    subspace,
+    train,
+)
+from sbtutor.batches import stream
+from sbtutor.config import DataConfig, Experiment, ModelConfig
+
+CLASS = config.preset("class")
+TRAIN = replace(  # Fort et al.'s: nothing of it was chosen here
+    CLASS.train,
+    members=4,
+    epochs=40,
+    optimizer="adam",
+    lr=1.6e-3,
+    lr_decay=0.5,
+    milestones=(10, 20, 30),
+    weight_decay=0.0,
+    snapshots=True,
+)
+SMALL = Experiment(
+    data=CLASS.data,
+    model=ModelConfig(name="small_cnn", norm="none", width=16),
+    train=TRAIN,
+)
+MEDIUM = Experiment(  # of reduced size: a quarter of the width, half of the side
+    data=DataConfig(name="cifar10", size=16, limit=10_000),
+    model=ModelConfig(name="medium_cnn", width=16),
+    train=replace(TRAIN, batch_size=125),
+)
+SEEDS = {"fashion-mini": range(3000, 3080, 10), "cifar10": range(3100, 3180, 10)}
+
+LATE = 10  # the last checkpoints, to which the Gaussians are fitted
+SAMPLES = 8  # drawn near each optimum for the ensembles
+WALK = 24  # strengths of each sampler in the diversity-accuracy plane
+IMAGES = 1500
+TOLERANCE = 0.01  # accuracy that a sample for an ensemble may lose, on validation
+CURVE_STEPS = 21
+
+
+def experiments() -> list[Experiment]:
+    """Eight ensembles of four for each data set; their seeds were used nowhere else."""
+    return [
+        replace(base, train=replace(base.train, seed=seed))
+        for base in (SMALL, MEDIUM)
+        for seed in SEEDS[base.data.name]
+    ]
+
+
+class Study:
+    """One run: its optima, its trajectories, the images it is asked about."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load the run and predict along its trajectories."""
+        self.run = train.load_run(folder)
+        self.seed = self.run.experiment.train.seed
+        self.model: nn.Module = self.run.members[0]
+        splits = data.load(self.run.experiment.data)
+        self.train, self.val = splits.train, splits.val
+        self.few = data.subset(splits.test, min(IMAGES, len(splits.test.labels)), 0)
+        self.optima = stack.points_of(self.run.members)  # (M, P)
+        self.trajectories = snapshots.points(folder)  # (M, T, P)
+        self.along = torch.stack([self.logits(t) for t in self.trajectories])
+        self.ends = self.logits(self.optima)  # (M, N, C)
+
+    def logits(self, points: Tensor, split: data.Split | None = None) -> Tensor:
+        """Of each point, on the test images or others."""
+        return stack.logits_at(self.model, points, split or self.few)
+
+    def accuracy(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Share of right answers, (S,)."""
+        labels = self.few.labels if labels is None else labels
+        return (logits.argmax(-1) == labels).double().mean(-1)
+
+    def draw(self, method: str, m: int, strengths: Tensor, why: str) -> Tensor:
+        """Points near the optimum of member m, one for each strength."""
+        generator = stream(self.seed, method, m, why)
+        late = self.trajectories[m, -LATE:]
+        sampler = subspace.SAMPLERS[method]
+        return sampler(self.optima[m], late, strengths, generator)
+
+    def strength(self, method: str, m: int) -> float:
+        """The largest of eight at which samples keep their validation accuracy."""
+        grid = subspace.REACH[method] * 0.5 ** torch.arange(8)
+        points = self.draw(method, m, grid.repeat_interleave(4), "choose")
+        points = torch.cat([self.optima[m : m + 1], points])
+        found = self.accuracy(self.logits(points, self.val), self.val.labels)
+        kept = found[1:].view(-1, 4).mean(1) >= found[0] - TOLERANCE
+        return float(grid[kept].max() if kept.any() else grid[-1])
+
+    def samples(self, m: int) -> dict[str, Tensor]:
+        """What an ensemble near one optimum is made of, by method: (S, P)."""
+        late = self.trajectories[m, -LATE:]
+        made = {"average": subspace.average(late)[None], "trajectory": late}
+        for method in subspace.SAMPLERS:
+            strengths = torch.full((SAMPLES,), self.strength(method, m))
+            made[method] = self.draw(method, m, strengths, "ensemble")
+        return made
+
+
+def off_diagonal(matrix: Tensor) -> float:
+    """Mean over the pairs of different ones."""
+    n = len(matrix)
+    return float((matrix.sum() - matrix.trace()) / (n * (n - 1)))
+
+
+def similarity_row(study: Study) -> dict[str, float]:
+    """Claim 1: cosines and disagreements, late in training and between runs."""
+    half = study.trajectories.shape[1] // 2
+    within = study.trajectories[:, half:]
+    cosines = [off_diagonal(landscape.weight_cosine(t)) for t in within]
+    differ = [float(diversity.disagreement(a)) for a in study.along[:, half:]]
+    accuracies = study.accuracy(study.ends)
+    return {
+        "accuracy": float(accuracies.mean()),
+        "accuracy_range": float(accuracies.max() - accuracies.min()),
+        "cosine_within": float(np.mean(cosines)),
+        "cosine_between": off_diagonal(landscape.weight_cosine(study.optima)),
+        "disagreement_within": float(np.mean(differ)),
+        "disagreement_between": float(diversity.disagreement(study.ends)),
+        "der": float(diversity.disagreement_error_ratio(study.ends, study.few.labels)),
+    }
+
+
+def cluster_row(study: Study, samples: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Claim 2: silhouettes of three runs' late checkpoints and of samples, by run.
+
+    1: each lies far nearer to its own run than to the next; 0: no difference.
+    """
+    half, methods = study.trajectories.shape[1] // 2, list(subspace.SAMPLERS)
+    near = [torch.cat([samples[m][k][:2] for k in methods]) for m in range(3)]
+    drawn = torch.stack([study.logits(points) for points in near])  # (3, S, N, C)
+    logits = torch.cat([study.along[:3], drawn], dim=1)
+    kept = slice(half, None)  # early networks of all runs are alike: ignorant
+    runs = np.repeat(np.arange(3), logits[:, kept].shape[1])
+    where = landscape.prediction_map(logits.flatten(0, 1), seed=study.seed)
+    where = where.view(3, -1, 2)[:, kept].flatten(0, 1)
+    probs = logits[:, kept].softmax(-1).flatten(0, 1).flatten(1)
+    return {
+        "silhouette_map": float(silhouette_score(where.numpy(), runs)),
+        "silhouette_probs": float(silhouette_score(probs.numpy(), runs)),
+    }
+
+
+def plane_rows(study: Study, reference: int) -> list[dict[str, float | str]]:
+    """The diversity-accuracy plane around one optimum: one row a network."""
+    others = [m for m in range(len(study.optima)) if m != reference]
+    seen = {"optima": (np.full(len(others), np.nan), study.ends[others])}
+    for method in subspace.SAMPLERS:
+        strengths = subspace.REACH[method] * torch.arange(1, WALK + 1) / WALK
+        points = study.draw(method, reference, strengths, "plane")
+        seen[method] = (strengths.numpy(), study.logits(points))
+    return [
+        {"method": method, "strength": s, "accuracy": a, "normalized_disagreement": d}
+        for method, (strengths, logits) in seen.items()
+        for s, a, d in zip(
+            strengths.tolist(),
+            study.accuracy(logits).tolist(),
+            landscape.normalized_disagreement(
+                study.ends[reference], logits, study.few.labels
+            ).tolist(),
+            strict=True,
+        )
+    ]
+
+
+def plane_row(study: Study, rows: list[dict], reference: int) -> dict[str, float]:
+    """Claims 3 and 4, around one optimum.
+
+    `gap_*`: mean of the other optima less the *largest* that a sampler reaches while
+    it is at least as accurate as the worst of them. `place_*`: 0 on the lower limit
+    curve, 1 on the upper, mean over networks that are better than half-way from
+    chance to the reference, and have lost a point of accuracy or more.
+    `trend_*`: rank correlation of accuracy and disagreement.
+    """
+    best = float(study.accuracy(study.ends)[reference])
+    classes = study.ends.shape[-1]
+    chance, found = 1 / classes, {}
+    points = {
+        method: np.array(
+            [
+                (r["accuracy"], r["normalized_disagreement"])
+                for r in rows
+                if r["method"] == method
+            ]
+        )
+        for method in ("optima", *subspace.SAMPLERS)
+    }
+    least, height = points["optima"][:, 0].min(), points["optima"][:, 1].mean()
+    for method, (accuracy, disagreement) in ((k, v.T) for k, v in points.items()):
+        upper, lower = landscape.limit_curves(best, classes, torch.tensor(accuracy))
+        place = (disagreement - lower.numpy()) / (upper - lower).numpy()
+        if method == "optima":
+            found["place_optima"] = place.mean()
+            continue
+        equal = accuracy >= least
+        reached = disagreement[equal].max() if equal.any() else 0.0
+        found[f"gap_{method}"] = height - reached
+        kept = (accuracy > (best + chance) / 2) & (accuracy < best - TOLERANCE)
+        found[f"place_{method}"] = place[kept].mean() if kept.any() else np.nan
+        ranks = (
+            v.argsort().argsort() for v in (accuracy, disagreement * (1 - accuracy))
+        )
+        found[f"trend_{method}"] = np.corrcoef(*ranks)[0, 1]
+    return {name: float(value) for name, value in found.items()}
+
+
+def path_row(study: Study) -> dict[str, float]:
+    """Claim 6: a straight and a fitted curve from the first optimum to the second."""
+    a, b = study.optima[:2]
+    bend = paths.fit_bend(study.model, a, b, study.train, seed=study.seed)
+    ends = float(study.accuracy(study.ends[:2]).mean())
+    row = {}
+    for name, points in (
+        ("line", paths.line(a, b, CURVE_STEPS)),
+        ("curve", paths.bezier(a, bend, b, CURVE_STEPS)),
+    ):
+        logits = study.logits(points)
+        row[f"{name}_worst_change"] = float(study.accuracy(logits).min()) - ends
+        middle = torch.stack([logits[CURVE_STEPS // 2], *study.ends[:2]])
+        apart = diversity.pairwise_disagreement(middle)[0, 1:].mean()
+        row[f"{name}_middle_disagreement"] = float(apart)
+    return row
+
+
+def places(study: Study) -> dict[str, data.Split]:
+    """Test images at severities 0 to 5, each under one kind in turn; and digits."""
+    few = study.few
+    made = {"0": few}
+    for severity in range(1, 6):
+        images = few.images.clone()
+        for i, kind in enumerate(corruptions.KINDS):
+            part = slice(i, None, len(corruptions.KINDS))
+            images[part] = corruptions.corrupt(few.images[part], kind, severity)
+        made[str(severity)] = data.Split(images, few.labels, few.classes)
+    side = few.images.shape[-1]
+    digits = data.load(DataConfig(name="digits", size=side)).test
+    images = digits.images.expand(-1, few.images.shape[1], -1, -1).contiguous()
+    made["digits"] = data.Split(images, digits.labels, digits.classes)
+    return made
+
+
+def ensemble_rows(logits: list[Tensor], split: data.Split, place: str) -> list[dict]:
+    """Accuracy, Brier score and JS by number of optima, mean over all subsets.
+
+    Args:
+        logits: of the networks around each optimum; those of one are averaged first.
+        split: what they were asked.
+        place: severity, or "digits", whose labels mean nothing here.
+    """
+    each = torch.stack([metrics.ensemble_probs(part) for part in logits])
+    alike = len(logits[0]) == 1  # one network an optimum: an ensemble of optima
+    near = float(
+        torch.stack([diversity.js_divergence(part[:4]) for part in logits]).mean()
+    )
+    rows = []
+    for size in range(1, len(each) + 1):
+        subsets = [list(s) for s in itertools.combinations(range(len(each)), size)]
+        row = {"place": place, "optima": size, "js": np.nan if size > 1 else near}
+        if alike:
+            apart = torch.cat(logits)
+            row["js"] = float(
+                torch.stack([diversity.js_divergence(apart[s]) for s in subsets]).mean()
+            )
+        for name in ("accuracy", "brier") if place != "digits" else ():
+            measure = getattr(metrics, name)
+            values = [measure(each[s].mean(0), split.labels) for s in subsets]
+            row[name] = float(torch.stack(values).mean())
+        rows.append(row)
+    return rows
+
+
+def shift_rows(study: Study, samples: list[dict[str, Tensor]]) -> list[dict]:
+    """Claims 5, 7 and 8: one row a method, place and number of optima."""
+    made = {"optima": [point[None] for point in study.optima]}
+    for method in samples[0]:
+        made[method] = [near[method] for near in samples]
+    rows = []
+    for place, split in places(study).items():
+        for method, groups in made.items():
+            sizes = [len(g) for g in groups]
+            logits = study.logits(torch.cat(groups), split).split(sizes)
+            for row in ensemble_rows(list(logits), split, place):
+                rows.append({"method": method} | row)
+    return rows
+
+
+def measure(folder: Path) -> dict[str, list[dict]]:
+    """Rows for landscape.csv, landscape_plane.csv and landscape_shift.csv.
+
+    They are kept in the run's folder, as this takes a minute or more.
+    """
+    kept = folder / "landscape.json"
+    if kept.exists():
+        return files.read_json(kept)
+    study = Study(folder)
+    members = range(len(study.optima))
+    samples = [study.samples(m) for m in members]
+    planes = [plane_rows(study, m) for m in members]
+    around = [plane_row(study, rows, m) for m, rows in zip(members, planes)]
+    row = similarity_row(study) | cluster_row(study, samples) | path_row(study)
+    row |= {name: float(np.nanmean([a[name] for a in around])) for name in around[0]}
+    about = {"data": study.run.experiment.data.name, "seed": study.seed}
+    found = {"": [row], "_plane": planes[0], "_shift": shift_rows(study, samples)}
+    found = {k: [about | r for r in rows] for k, rows in found.items()}
+    files.write_json(kept, found)
+    print(f"{folder.name}: measured", flush=True)
+    return files.read_json(kept)
