@@ -387,3 +387,22 @@ def test_acceptance_that_cannot_be_is_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         subspace.accepted_directions(**settings | change)
+
+
+def test_samplers_called_alike_are_the_four_with_one_in_two_forms():
+    """Strengths of "random" are in units of the length of the optimum's weights."""
+    late, strengths = trajectory(), torch.tensor([0.1, 0.2], dtype=torch.float64)
+    center = late[-1]
+    expected = {
+        "random": subspace.random_directions(
+            center, strengths * center.norm(), seeded()
+        ),
+        "dropout": subspace.dropout(center, strengths, seeded()),
+        "diagonal": subspace.diagonal_gaussian(late, strengths, seeded()),
+        "low rank": subspace.low_rank_gaussian(late, strengths, seeded()),
+        "swag": subspace.low_rank_gaussian(late, strengths, seeded(), form="swag"),
+    }
+    assert set(subspace.SAMPLERS) == set(subspace.REACH) == set(expected)
+    for name, sampler in subspace.SAMPLERS.items():
+        found = sampler(center, late, strengths, seeded())
+        assert torch.equal(found, expected[name])

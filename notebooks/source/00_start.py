@@ -253,7 +253,7 @@ print(title)
 # |---|---|---|
 # | 00 | What does the whole story look like in one minute? | you are here |
 # | 01 | [Why does averaging a few networks help?](01_deep_ensembles.ipynb) | ready |
-# | 02 | Why does random initialisation beat subspace sampling? | to come |
+# | 02 | [Why does random initialisation beat subspace sampling?](02_loss_landscape.ipynb) | ready |
 # | 03 | Does mixing hyperparameters add diversity? | to come |
 # | 04 | Can an ensemble cost little more than one network? | to come |
 # | 05 | Stay in the pre-train basin or leave it? | to come |
