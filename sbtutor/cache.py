@@ -58,7 +58,7 @@ def load(path: Path) -> dict[str, Any]:
     return files.load_tensors(path, f"import it again: {again}")
 
 
-def _decoded(path: PurePosixPath, content: bytes, size: int | None) -> np.ndarray:
+def decoded(path: PurePosixPath, content: bytes, size: int | None) -> np.ndarray:
     """One image as uint8 (C, H, W); greyscale stays one channel."""
     try:
         # By content PIL would also run Ghostscript and other readers.
@@ -117,7 +117,7 @@ def _collect(
         if content is None:
             empty[place] = path
         else:
-            pixels = _decoded(path, content, size)
+            pixels = decoded(path, content, size)
             found.setdefault(place[0], []).append((place[1], str(path), pixels))
     for place, path in empty.items():
         if place[1] and all(name != place[1] for name, *_ in found.get(place[0], ())):
