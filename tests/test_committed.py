@@ -1,6 +1,6 @@
 """The small results that lessons open with: whole, and repeatable."""
 
-import importlib.util
+import importlib
 import itertools
 import subprocess
 import sys
@@ -15,6 +15,11 @@ FOLDER = Path(__file__).parents[1] / "notebooks" / "results"
 NAMES = ("settings", "fashion", "size", "cifar10", "sweep", "ablation")
 
 
+LANDSCAPE = ("landscape", "landscape_plane", "landscape_shift")
+
+sys.path.append(str(FOLDER))  # its scripts import one another
+
+
 @pytest.fixture(scope="module")
 def recompute():
     return load("recompute")
@@ -25,13 +30,14 @@ def claims():
     return load("claims")
 
 
+@pytest.fixture(scope="module")
+def fort():
+    return load("fort")
+
+
 def load(name):
     """A script of the folder as a module."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,6 +49,55 @@ def test_says_how_it_was_made(name, capsys):
     assert sorted(set(frame["seed"])) == story["seeds"]
     always = frame.drop(columns=["limit", "size"], errors="ignore")
     assert not always.isna().any(axis=None)
+
+
+@pytest.mark.parametrize("name", LANDSCAPE)
+def test_says_how_the_landscape_was_made(name, fort, capsys):
+    frame = results.committed(FOLDER / name)
+    assert "recompute.py landscape;" in capsys.readouterr().out
+    seeds = {data: sorted(set(part["seed"])) for data, part in frame.groupby("data")}
+    assert seeds == {data: list(seeds) for data, seeds in fort.SEEDS.items()}
+
+
+def test_the_landscapes_rows_are_whole(fort):
+    """One row a run; every method at every place; NaN only where it is defined so."""
+    runs, plane, shift = (results.committed(FOLDER / name) for name in LANDSCAPE)
+    count = sum(map(len, fort.SEEDS.values()))
+    assert len(runs) == count
+    assert not runs.isna().any(axis=None)
+    methods = ["average", "trajectory", *fort.subspace.SAMPLERS]
+    assert set(plane["method"]) == {"optima", *fort.subspace.SAMPLERS}
+    per_run = plane.groupby(["data", "seed", "method"]).size().unstack()
+    assert (per_run.pop("optima") == 3).all()
+    assert (per_run == fort.WALK).all(axis=None)
+    keys = ["data", "seed", "method", "place", "optima"]
+    assert len(shift) == count * (len(methods) + 1) * 7 * 4
+    assert not shift.duplicated(keys).any()
+    assert (
+        not shift.loc[shift["place"] != "digits", ["accuracy", "brier"]]
+        .isna()
+        .any(axis=None)
+    )
+
+
+def test_the_first_optimums_plane_agrees_with_the_shift_table():
+    """Mean accuracy of the three other optima and of all four, on the same images."""
+    runs, plane, shift = (results.committed(FOLDER / name) for name in LANDSCAPE)
+    one = shift[(shift["method"] == "optima") & (shift["optima"] == 1)]
+    clean = one[one["place"] == "0"].set_index(["data", "seed"])["accuracy"]
+    all_four = runs.set_index(["data", "seed"])["accuracy"]
+    assert (clean - all_four.loc[clean.index]).abs().max() < 1e-4
+    others = plane[plane["method"] == "optima"].groupby(["data", "seed"])["accuracy"]
+    spread = runs.set_index(["data", "seed"])["accuracy_range"]
+    assert ((others.mean() - all_four).abs() <= spread / 2 + 1e-4).all()
+
+
+def test_fort_et_als_claims_are_those_of_the_tables():
+    frame = results.committed(FOLDER / "claims_fort")
+    assert set(frame["claim"]) == set(range(1, 9))
+    assert set(frame["data"]) == {"fashion-mini", "cifar10"}
+    again = load("claims_fort").answers()
+    pd.testing.assert_frame_equal(frame, again, rtol=1e-3, check_exact=False)
 
 
 def test_each_method_has_the_same_eight_fresh_seeds(recompute):
@@ -103,12 +158,17 @@ def test_a_simulated_claim_comes_out_again(claims):
         found = results.interval(row.values.numpy())
         wrote = there.loc[(row.data, row.quantity)]
         assert wrote["estimate"] == pytest.approx(found.mean, rel=1e-3)
-        assert wrote["verdict"] == claims.verdict(found, row.expected)
+        assert wrote["verdict"] == load("questions").verdict(found, row.expected)
 
 
 @pytest.mark.parametrize(
     ("values", "expected", "said"),
     [
+        ([0.1, 0.11, 0.12], "> 0.05", "shown"),
+        ([0.1, 0.11, 0.12], "> 0.11", "not shown at this size"),
+        ([0.1, 0.11, 0.12], "> 0.2", "contradicted"),
+        ([-3.1, -3.0, -2.9], "> -2", "contradicted"),
+        ([-1.1, -1.0, -0.9], "> -2", "shown"),
         ([0.9, 1.0, 1.2], "= 1", "in accord"),
         ([1.1, 1.11, 1.12], "= 1", "contradicted"),
         ([1.1, 1.11, 1.12], "<= 1", "contradicted"),
@@ -117,8 +177,8 @@ def test_a_simulated_claim_comes_out_again(claims):
         ([0.1, 0.11, 0.12], "< 0", "contradicted"),
     ],
 )
-def test_verdicts(claims, values, expected, said):
-    assert claims.verdict(results.interval(values), expected) == said
+def test_verdicts(values, expected, said):
+    assert load("questions").verdict(results.interval(values), expected) == said
 
 
 def test_settings_of_class_are_the_best_on_validation_data(recompute):

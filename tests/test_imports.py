@@ -35,6 +35,7 @@ ORDER = [
     "published",
     "results",
     "stack",
+    "planes",
     "landscape",
     "subspace",
     "paths",

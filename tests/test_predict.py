@@ -6,7 +6,7 @@ import torch
 from sbtutor import data, models
 from sbtutor.config import ModelConfig
 from sbtutor.files import BrokenFileError
-from sbtutor.predict import Predictions, predict
+from sbtutor.predict import Predictions, as_input, predict
 
 
 def split(samples=23):
@@ -76,3 +76,10 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_no_members_is_refused():
     with pytest.raises(ValueError, match="at least one member, got an empty list"):
         predict([], split())
+
+
+def test_inputs_of_one_channel_have_strides_with_channels_last():
+    """`.to(memory_format=...)` takes them for channels last already."""
+    images = as_input(split(5).images, torch.zeros(1))
+    assert images.stride() == (64, 1, 8, 1)
+    assert torch.equal(images, data.to_float(split(5).images))

@@ -213,18 +213,21 @@ def plane_row(study: Study, rows: list[dict], reference: int) -> dict[str, float
         )
         for method in ("optima", *subspace.SAMPLERS)
     }
-    least, height = points["optima"][:, 0].min(), points["optima"][:, 1].mean()
-    for method, (accuracy, disagreement) in ((k, v.T) for k, v in points.items()):
+
+    def place(accuracy: np.ndarray, disagreement: np.ndarray) -> float:
         upper, lower = landscape.limit_curves(best, classes, torch.tensor(accuracy))
-        place = (disagreement - lower.numpy()) / (upper - lower).numpy()
-        if method == "optima":
-            found["place_optima"] = place.mean()
-            continue
+        return ((disagreement - lower.numpy()) / (upper - lower).numpy()).mean()
+
+    optima = points.pop("optima")
+    least, height = optima[:, 0].min(), optima[:, 1].mean()
+    found["place_optima"] = place(*optima.T)
+    for method, (accuracy, disagreement) in ((k, v.T) for k, v in points.items()):
         equal = accuracy >= least
         reached = disagreement[equal].max() if equal.any() else 0.0
         found[f"gap_{method}"] = height - reached
         kept = (accuracy > (best + chance) / 2) & (accuracy < best - TOLERANCE)
-        found[f"place_{method}"] = place[kept].mean() if kept.any() else np.nan
+        inside = accuracy[kept], disagreement[kept]
+        found[f"place_{method}"] = place(*inside) if kept.any() else np.nan
         ranks = (
             v.argsort().argsort() for v in (accuracy, disagreement * (1 - accuracy))
         )
