@@ -60,7 +60,7 @@ def of_runs(data: str, row: pd.DataFrame) -> Iterator[Row]:
 def of_ensembles(data: str, frame: pd.DataFrame) -> Iterator[Row]:
     """Claims 5, 7 and 8, from one row a method, place and number of optima."""
     keys = ["method", "optima", "place", "seed"]
-    by = frame.set_index(keys)
+    by = frame.set_index(keys).sort_index()
     points, brier, js = 100 * by["accuracy"], by["brier"], by["js"]
     most = int(frame["optima"].max())
 
