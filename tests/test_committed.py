@@ -54,7 +54,7 @@ def test_says_how_it_was_made(name, capsys):
 @pytest.mark.parametrize("name", LANDSCAPE)
 def test_says_how_the_landscape_was_made(name, fort, capsys):
     frame = results.committed(FOLDER / name)
-    assert "recompute.py landscape;" in capsys.readouterr().out
+    assert "recompute.py landscape\n" in capsys.readouterr().out
     seeds = {data: sorted(set(part["seed"])) for data, part in frame.groupby("data")}
     assert seeds == {data: list(seeds) for data, seeds in fort.SEEDS.items()}
 
@@ -89,7 +89,10 @@ def test_the_first_optimums_plane_agrees_with_the_shift_table():
     assert (clean - all_four.loc[clean.index]).abs().max() < 1e-4
     others = plane[plane["method"] == "optima"].groupby(["data", "seed"])["accuracy"]
     spread = runs.set_index(["data", "seed"])["accuracy_range"]
-    assert ((others.mean() - all_four).abs() <= spread / 2 + 1e-4).all()
+    # (a + b + c) / 3 - (a + b + c + d) / 4 is a quarter of a mean difference from d.
+    away = (others.mean() - all_four).abs() - spread / 4
+    assert away.notna().all()
+    assert (away <= 1e-4).all()
 
 
 def test_fort_et_als_claims_are_those_of_the_tables():
