@@ -1,0 +1,31 @@
+"""What all checks of exercises share: one line to the learner, and a look at kinds."""
+
+from torch import Tensor
+
+NOTHING = "the function returns nothing so far; replace the dots."
+
+
+def say(problem: str | None) -> bool:
+    """Print "Right.", or what is not right yet; True if there is no problem."""
+    print("Right." if problem is None else f"Not yet: {problem}")
+    return problem is None
+
+
+def as_tensor(value: object, like: Tensor, what: str) -> str | None:
+    """Why a value cannot be the answer at all; None if its kind and shape are right.
+
+    Args:
+        value: what the learner's function returned.
+        like: a tensor of the right shape.
+        what: what a right answer holds, such as "one class per sample".
+    """
+    if value is None or value is Ellipsis:
+        return NOTHING
+    if not isinstance(value, Tensor):
+        return f"return a tensor, {what}; this is a {type(value).__name__}."
+    if value.shape != like.shape:
+        return (
+            f"the shape should be {tuple(like.shape)}, {what}; "
+            f"this is {tuple(value.shape)}."
+        )
+    return None
