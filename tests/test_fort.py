@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,84 +32,93 @@ def votes(accuracy, seed, of=LABELS):
     return torch.where(right, of, other)
 
 
-def study_of(ends, **more):
-    """As much of a `fort.Study` as a function under test looks at."""
-    few = SimpleNamespace(labels=LABELS)
-    study = SimpleNamespace(ends=ends, few=few, **more)
-    study.accuracy = lambda logits, labels=LABELS: fort.Study.accuracy(
-        study, logits, labels
-    )
-    return study
+def row(method, accuracy, height):
+    return dict(method=method, accuracy=accuracy, normalized_disagreement=height)
 
 
 def plane_of(method, logits, reference):
-    return [
-        {"method": method, "accuracy": float(a), "normalized_disagreement": float(d)}
-        for a, d in zip(
-            (logits.argmax(-1) == LABELS).double().mean(-1),
-            landscape.normalized_disagreement(reference, logits, LABELS),
-        )
-    ]
+    heights = landscape.normalized_disagreement(reference, logits, LABELS)
+    right = (logits.argmax(-1) == LABELS).double().mean(-1)
+    return [row(method, float(a), float(d)) for a, d in zip(right, heights)]
 
 
 def test_independent_optima_lie_at_1_and_flipped_samples_at_0():
     """Networks with independent errors, and samplers that only flip votes."""
     ends = answers(torch.stack([votes(0.8, seed) for seed in range(4)]))
-    flipped = torch.stack(
-        [votes(keep, 9, of=ends[0].argmax(-1)) for keep in torch.linspace(0.6, 1, 24)]
-    )
+    keep = torch.linspace(1, 0.2, 40)
+    own = ends[0].argmax(-1)
+    flipped = torch.stack([votes(k, 9, of=own) for k in keep])
     rows = plane_of("optima", ends[1:], ends[0])
     for method in subspace.SAMPLERS:
         rows += plane_of(method, answers(flipped), ends[0])
-    found = fort.plane_row(study_of(ends), rows, 0)
+    best = float((own == LABELS).double().mean())
+    found = fort.plane_row(rows, best, C)
     assert found["place_optima"] == pytest.approx(1, abs=0.1)
     for method in subspace.SAMPLERS:
         assert found[f"place_{method}"] == pytest.approx(0, abs=0.05)
-        assert found[f"trend_{method}"] < -0.9
         assert found[f"gap_{method}"] > 1
+        assert found[f"price_{method}"] > 0.5  # they never get so high
 
 
-def test_the_gap_is_to_the_best_sample_that_is_accurate_enough():
-    ends = answers(torch.stack([votes(0.8, seed) for seed in range(3)]))
-    rows = [
-        {"method": "optima", "accuracy": 0.80, "normalized_disagreement": 1.0},
-        {"method": "optima", "accuracy": 0.70, "normalized_disagreement": 1.2},
-    ]
+def test_gap_and_price_are_read_off_between_the_samples():
+    """Accuracy .80 at the optimum; a sampler of height 10 per lost accuracy."""
+    rows = [row("optima", 0.78, 0.5), row("optima", 0.82, 0.7)]
     for method in subspace.SAMPLERS:
-        rows += [
-            {"method": method, "accuracy": a, "normalized_disagreement": d}
-            for a, d in ((0.79, 0.1), (0.70, 0.3), (0.69, 9.0), (0.5, 9.5))
-        ]
-    found = fort.plane_row(study_of(ends), rows, 0)
-    assert found["gap_dropout"] == pytest.approx(1.1 - 0.3)
+        rows += [row(method, 0.80 - cost, 10 * cost) for cost in (0.004, 0.03, 0.2)]
+    found = fort.plane_row(rows, 0.8, C)
+    for method in subspace.SAMPLERS:
+        assert found[f"gap_{method}"] == pytest.approx(0.6 - 0.1, abs=1e-6)
+        assert found[f"price_{method}"] == pytest.approx(0.06, abs=1e-6)
 
 
-@pytest.mark.parametrize(("floor", "chosen"), [(0.79, 2.0), (0.81, 0.5), (0.99, None)])
-def test_a_strength_is_the_largest_that_keeps_validation_accuracy(
-    monkeypatch, floor, chosen
-):
-    """Accuracy .90 at the optimum, .80 up to 1/16 of the reach, .70 beyond."""
-    reach = 16.0
-    monkeypatch.setitem(subspace.REACH, "dropout", reach)
-    monkeypatch.setattr(fort, "TOLERANCE", 0.9 - floor)
-    seen = []
+def test_a_sampler_that_is_as_high_at_no_cost_has_no_gap_and_no_price():
+    rows = [row("optima", 0.8, 0.5)]
+    for method in subspace.SAMPLERS:
+        rows += [row(method, 0.8, 0.5), row(method, 0.8, 0.9)]
+    found = fort.plane_row(rows, 0.8, C)
+    for method in subspace.SAMPLERS:
+        assert found[f"gap_{method}"] < 0
+        assert found[f"price_{method}"] == pytest.approx(0, abs=1e-6)
 
-    def accuracy(points, labels):
-        seen.append(labels)
-        strength = points[:, 0]
-        return torch.where(strength == 0, 0.9, 0.7 + 0.1 * (strength <= 2)) + 0.1 * (
-            strength == 0.5
-        )
+
+def test_one_lucky_sample_does_not_decide():
+    """Isotonic: the mean of neighbours that stand in the wrong order."""
+    smooth = fort.smooth(np.array([0.8, 0.7, 0.9, 0.5]), rises=False)
+    np.testing.assert_allclose(smooth, [0.8, 0.8, 0.8, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("floor", "wild"), [(0.89, 0.25), (0.79, 4.0), (0.99, 16.0 / 2**7)]
+)
+def test_strengths_are_chosen_on_validation_images(monkeypatch, floor, wild):
+    """The best ensemble is that of strength 2; accuracy falls from .25 and 4 on."""
+    monkeypatch.setitem(subspace.REACH, "dropout", 16.0)
+    monkeypatch.setattr(fort, "LOSS", 0.9 - floor)
+    labels, asked = torch.zeros(20, dtype=torch.long), []
+
+    def logits(points, split):
+        """Each point is a strength; the probability of the truth is largest at 2."""
+        assert split.labels is labels
+        asked.append(points[:, 0])
+        sure = 3 - (points[:, 0].clamp(min=1e-9).log2() - 1).abs()
+        return torch.stack([sure, sure * 0], -1)[:, None].expand(-1, 20, -1)
+
+    def accuracy(found, given):
+        assert given is labels
+        strength = asked[-1].view(found.shape[:-2])
+        found = 0.7 + 0.1 * (strength <= 4) + 0.1 * (strength <= 0.25)
+        return torch.where(strength == 0, 0.9, found)
 
     study = SimpleNamespace(
         optima=torch.zeros(1, 1),
-        val=SimpleNamespace(labels="validation"),
+        val=SimpleNamespace(labels=labels),
         draw=lambda method, m, strengths, why: strengths[:, None],
-        logits=lambda points, split: points,
+        logits=logits,
         accuracy=accuracy,
     )
-    assert fort.Study.strength(study, "dropout", 0) == (chosen or reach / 2**7)
-    assert seen == ["validation"]
+    good, found = fort.Study.strengths(study, "dropout", 0)
+    assert good == 2.0
+    assert found == wild
 
 
 def test_ensembles_of_optima_and_around_them():

@@ -3,9 +3,14 @@
     python notebooks/results/claims_fort.py
 
 Reads landscape.csv and landscape_shift.csv, writes claims_fort.csv and its .json.
-The questions were written down after a look at one ensemble on fashion-mini (seed 900,
-in no table) and before the tables existed. An interval is the 95 % t-interval over
-eight ensembles; none is adjusted for the number of questions.
+
+The questions were first written down after a look at one ensemble on fashion-mini (its
+test images; seed 900, in no table). Those on claims 3, 4 and 5 and the measures behind
+them were then made stricter, at a reviewer's wish, with a first form of the tables
+known. So this is description, not a test.
+
+An interval is the 95 % t-interval over eight ensembles. All see the same images, so it
+does not say what other images would give. None is adjusted for the number of questions.
 """
 
 import sys
@@ -20,6 +25,7 @@ from questions import Row
 HERE = Path(__file__).resolve().parent
 SAMPLERS = ("random", "dropout", "diagonal", "low rank", "swag")
 NEAR = ("trajectory", *SAMPLERS)  # ensembles around one optimum
+WILD = ("trajectory", *(f"wild {name}" for name in SAMPLERS))  # as diverse as may be
 SHIFTED = ("1", "2", "3", "4", "5")
 
 
@@ -31,7 +37,7 @@ def of_runs(data: str, row: pd.DataFrame) -> Iterator[Row]:
 
     within, between = row["disagreement_within"], row["disagreement_between"]
     yield ask(1, "weight cosine within a run, late", "> 0.9", row["cosine_within"])
-    yield ask(1, "weight cosine between runs", "< 0.1", row["cosine_between"].abs())
+    yield ask(1, "|weight cosine| between runs", "< 0.1", row["cosine_between"])
     yield ask(1, "disagreement between / within runs", "> 1", between / within)
     yield ask(1, "disagreement between runs / error", "> 0.5", row["der"])
     points = 100 * row["accuracy_range"]
@@ -40,17 +46,19 @@ def of_runs(data: str, row: pd.DataFrame) -> Iterator[Row]:
         what = f"silhouette of runs and their samples, {where}"
         yield ask(2, what, "> 0", row[f"silhouette_{name}"])
     for name in SAMPLERS:
-        what = f"normalised disagreement: optima - best of {name}, equal accuracy"
+        what = f"height of optima - of {name} that has lost a point of accuracy"
         yield ask(3, what, "> 0", row[f"gap_{name}"])
-    for name in SAMPLERS:
-        what = f"rank correlation of accuracy and disagreement: {name}"
-        yield ask(3, what, "< 0", row[f"trend_{name}"])
+        what = f"points of accuracy that {name} has lost at the height of optima"
+        yield ask(3, what, "> 0", 100 * row[f"price_{name}"])
     what = "place between the limits (0 lower, 1 upper)"
     yield ask(4, f"{what}: optima", "> 0.5", row["place_optima"])
     for name in SAMPLERS:
-        yield ask(4, f"{what}: {name}", "< 0.5", row[f"place_{name}"])
+        place = row[f"place_{name}"]
+        yield ask(4, f"{what}: {name} that has lost a point", "< 0.5", place)
+        yield ask(4, f"{what}: optima - {name}", "> 0", row["place_optima"] - place)
     line, curve = (100 * row[f"{name}_worst_change"] for name in ("line", "curve"))
-    yield ask(6, "worst accuracy on the curve - ends, points", "> -2", curve)
+    what = "worst accuracy on the curve - between its ends, points"
+    yield ask(6, what, "> -2", curve)
     yield ask(6, "worst accuracy: curve - straight line, points", "> 0", curve - line)
     middle = row["curve_middle_disagreement"]
     yield ask(6, "disagreement: middle of the curve with its ends / within a run",
@@ -75,15 +83,12 @@ def of_ensembles(data: str, frame: pd.DataFrame) -> Iterator[Row]:
         yield ask(5, f"Brier score: {most} optima - {name} at one", "< 0", less)
         more = brier[name, most, "0"] - brier["optima", most, "0"]
         yield ask(5, f"Brier score: {most} optima with {name} - without", "< 0", more)
-        first = brier["optima", most, "0"] - brier["optima", 1, "0"]
-        what = f"Brier score: gain of {name} at {most} optima / gain of {most} optima"
-        yield ask(5, what, "< 1", more / first)
     for place in ("0", *SHIFTED, "digits"):
         where = "digits" if place == "digits" else f"severity {place}"
-        for name in NEAR:
+        for name in WILD:
             gap = js["optima", most, place] - js[name, 1, place]
             yield ask(7, f"JS, {where}: optima - {name}", "> 0", gap)
-    for name in ("optima", "trajectory", *SAMPLERS):
+    for name in ("optima", *WILD):
         m = most if name == "optima" else 1
         growth = js[name, m, "5"] - js[name, m, "0"]
         yield ask(7, f"JS of {name}: severity 5 - clean", "> 0", growth)
