@@ -51,6 +51,12 @@ def corrupt(
 ) -> UInt8[Tensor, "N C H W"]:
     """The images after one kind of corruption, on the device they are on.
 
+    One stream of random numbers runs through the batch, so an image's noise depends on
+    the whole batch: on the image's place; in shot noise on the images before it too; in
+    glass blur, snow, frost and fog, which draw several times, on the number of images.
+    To compare, corrupt equal batches. Six kinds draw nothing and change an image alike
+    in any batch: defocus and zoom blur, brightness, contrast, pixelate and JPEG.
+
     Args:
         images: uint8, 1 or 3 channels, at least 3x3 pixels; an empty batch stays empty.
         kind: one of `KINDS`.
@@ -73,7 +79,10 @@ def corrupt(
     stream, strengths = _KINDS[kind]
     generator = torch.Generator().manual_seed(1000 * seed + 10 * stream + int(severity))
     distort = getattr(distortions, kind)
-    # In sixteens: so cut, a stream of normal numbers goes on as if it were uncut.
+    # Parts bound the memory. They are of sixteens, as torch fills in normal numbers:
+    # so the eleven kinds that draw once or never give what they would give uncut (but
+    # for a last part of fewer than 16 values). Glass blur, snow, frost and fog draw
+    # several times, each time for the whole part: their numbers depend on `CHUNK`.
     count = 16 * max(1, CHUNK // (16 * images[0].numel()))
     after = torch.empty_like(images)
     for part, out in zip(images.split(count), after.split(count)):

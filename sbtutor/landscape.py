@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from sbtutor import data, diversity, stack
+from sbtutor import data, stack
 from sbtutor.stack import Points
 
 
@@ -83,21 +83,22 @@ def weight_cosine(points: Points) -> Float[Tensor, "S S"]:
     Fort et al. 2019. Of independently trained networks it is near 0.
 
     Raises:
-        ValueError: fewer than two points; a point of length 0.
+        ValueError: fewer than two points; a point of length 0, or with NaN or infinity.
     """
     if len(points) < 2:
         raise ValueError(
             f"an angle needs at least two points, got {len(points)}; stack the weights "
             "of several networks with stack.points_of"
         )
-    norms = points.norm(dim=1, keepdim=True)
-    if (norms == 0).any():
-        raise ValueError(
-            f"point {int(norms.argmin())} is all zeros and has no direction; leave it "
-            "out"
-        )
-    unit = points / norms
-    return unit @ unit.T
+    largest = points.abs().amax(1, keepdim=True)  # first: squares over- and underflow
+    for bad, what in ((~largest.isfinite(), "not finite"), (largest == 0, "all zeros")):
+        if bad.any():
+            raise ValueError(
+                f"point {int(bad.nonzero()[0, 0])} is {what} and has no direction; "
+                "leave it out"
+            )
+    unit = F.normalize(points / largest, dim=1)
+    return (unit @ unit.T).clamp(-1, 1)
 
 
 def normalized_disagreement(
@@ -121,27 +122,36 @@ def normalized_disagreement(
         One number >= 0 a network, no unit; NaN where the network does not err.
 
     Raises:
-        ValueError: shapes that do not fit, a label outside [0, C); as
-            `diversity.pairwise_disagreement`.
+        ValueError: shapes that do not fit, no samples, logits that are not finite, a
+            label outside [0, C).
     """
-    samples, classes = reference.shape
-    if logits.shape[1:] != reference.shape or labels.shape != (samples,):
+    fits = logits.shape[1:] == reference.shape and labels.shape == reference.shape[:1]
+    if reference.dim() != 2 or not fits:
         raise ValueError(
             f"a reference (N, C) = {tuple(reference.shape)} needs logits (S, N, C) and "
             f"labels (N,), got {tuple(logits.shape)} and {tuple(labels.shape)}; give "
             "those of the same samples"
         )
+    if reference.numel() == 0:
+        raise ValueError(f"logits are empty, got shape {tuple(logits.shape)}")
+    if not (reference.isfinite().all() and logits.isfinite().all()):
+        raise ValueError(
+            "logits must be finite, got NaN or infinity: a network has diverged; leave "
+            "it out"
+        )
+    samples, classes = reference.shape
     if not ((labels >= 0) & (labels < classes)).all():
         raise ValueError(
             f"labels must lie in [0, {classes}), the {classes} classes of logits, got "
             f"{int(labels.min())} to {int(labels.max())}; drop other samples"
         )
-    truth = F.one_hot(labels.long(), classes).to(logits)  # as one more voter
-    pairs = diversity.pairwise_disagreement(
-        torch.cat([torch.stack([reference, truth]), logits])
+    votes = logits.argmax(-1)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    differ, error = (
+        ((votes != other).sum(1).to(exact) / samples).to(logits.dtype)
+        for other in (reference.argmax(-1), labels)
     )
-    error = pairs[1, 2:]
-    return (pairs[0, 2:] / error).masked_fill(error == 0, math.nan)
+    return (differ / error).masked_fill(error == 0, math.nan)
 
 
 def limit_curves(
@@ -157,7 +167,9 @@ def limit_curves(
     Upper: the errors of network and reference are independent, each wrong class as
     likely as the other. Lower: the network is the reference, but with probability d
     each vote goes to one of the other classes at random. As a share, d is kept in
-    [0, 1]: a network better than the reference has the lower limit 0.
+    [0, 1]: a network better than the reference has the lower limit 0. Both are cases
+    to compare with, not bounds: a network that spoils right votes only, and keeps the
+    wrong ones, differs on d = a* - a of the samples, which is less than the lower.
 
     Args:
         reference_accuracy: a*, of the reference, above chance.
@@ -168,8 +180,8 @@ def limit_curves(
         (upper, lower), both d / (1 - a); NaN at a = 1, where there is no error.
 
     Raises:
-        ValueError: fewer than two classes, an accuracy outside [0, 1], a reference
-            no better than chance, 1 / C.
+        ValueError: fewer than two classes, an accuracy that is NaN or outside [0, 1],
+            a reference no better than chance, 1 / C.
     """
     a = torch.as_tensor(accuracies)
     a = a if a.is_floating_point() else a.to(torch.get_default_dtype())
@@ -179,6 +191,10 @@ def limit_curves(
         raise ValueError(
             f"the reference must be better than chance, its accuracy in (1/{classes}, "
             f"1], got {reference_accuracy}; give a trained network's, as a share"
+        )
+    if a.isnan().any():
+        raise ValueError(
+            "accuracies must be numbers, got NaN, the share of no samples; leave it out"
         )
     if not ((a >= 0) & (a <= 1)).all():
         raise ValueError(
@@ -219,7 +235,8 @@ def prediction_map(
             f"{len(logits)}, got {perplexity}; it counts neighbours: a third of them "
             "or fewer is usual"
         )
-    rows = logits.detach().softmax(-1).flatten(1).cpu()
+    exact = torch.promote_types(logits.dtype, torch.float32)  # NumPy has no bfloat16
+    rows = logits.detach().to(exact).softmax(-1).flatten(1).cpu()
     spread = (rows - rows[0]).abs().max()
     if not spread > 0:  # false for NaN too
         raise ValueError(

@@ -16,13 +16,16 @@ def heatmaps(
     """Square matrices side by side, their rows in equal blocks of neighbours.
 
     Args:
-        matrices: by name, all of one size; each has its own colour scale.
-        blocks: what each block of rows is; a block has two rows or more.
+        matrices: by name, one to three of one size; each has its own colour scale.
+        blocks: what each block of rows is; two or more, of two rows or more.
         title: what the figure shows.
         unit: what a row within a block is.
+
+    Raises:
+        ValueError: other matrices, or other blocks.
     """
-    rows = len(next(iter(matrices.values())))
-    size = rows // len(blocks)
+    rows = _check_blocks(matrices, blocks)
+    size, share = rows // len(blocks), 1 / len(matrices)
     figure = make_subplots(1, len(matrices), subplot_titles=list(matrices))
     words = []
     middles = [size * i + size / 2 - 0.5 for i in range(len(blocks))]
@@ -34,7 +37,7 @@ def heatmaps(
             f"{name}: mean within a block {short(within)}, between blocks "
             f"{short(z[~same].mean())}"
         )
-        right = (i + 1) / len(matrices) - 0.07
+        left, right = i * share + 0.03, (i + 1) * share - 0.07
         figure.add_heatmap(
             z=z.round(3),
             colorscale="Cividis",
@@ -44,16 +47,41 @@ def heatmaps(
             col=i + 1,
         )
         axis = dict(tickvals=middles, ticktext=list(blocks), showgrid=False)
-        span = [right - 0.4, right - 0.01]
-        figure.update_xaxes(domain=span, row=1, col=i + 1, **axis)
+        figure.update_xaxes(domain=[left, right - 0.01], row=1, col=i + 1, **axis)
         figure.update_yaxes(autorange="reversed", row=1, col=i + 1, **axis)
-    for i, annotation in enumerate(figure.layout.annotations):
-        annotation.update(x=(i + 1) / len(matrices) - 0.28, font_size=13)
+        heading = figure.layout.annotations[i]
+        heading.update(x=(left + right - 0.01) / 2, font_size=13)
     figure.update_layout(
-        template=TEMPLATE, title_text=title, width=760, height=420, margin=dict(t=90)
+        template=TEMPLATE,
+        title_text=title,
+        width=min(60 + 350 * len(matrices), 960),
+        height=420,
+        margin=dict(t=90),
+        meta={"alt": f"{title}. Rows: {unit}. {'; '.join(words)}."},
     )
-    figure.update_layout(meta={"alt": f"{title}. Rows: {unit}. {'; '.join(words)}."})
     return figure
+
+
+def _check_blocks(matrices: Mapping[str, np.ndarray], blocks: Sequence[str]) -> int:
+    """The number of rows, if the matrices can be drawn in these blocks."""
+    if not 1 <= len(matrices) <= 3:
+        raise ValueError(
+            f"one to three matrices fit side by side, got {len(matrices)}; draw "
+            "several figures"
+        )
+    shapes = [np.shape(values) for values in matrices.values()]
+    rows = shapes[0][0] if shapes[0] else 0
+    if any(shape != (rows, rows) for shape in shapes):
+        raise ValueError(
+            f"matrices must be square and of one size, got {shapes}; draw others in "
+            "figures of their own"
+        )
+    if len(blocks) < 2 or rows % len(blocks) or rows // len(blocks) < 2:
+        raise ValueError(
+            f"{rows} rows cannot be {len(blocks)} blocks: write two or more, all of "
+            "as many rows, two at least"
+        )
+    return rows
 
 
 def trajectories(

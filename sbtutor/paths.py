@@ -1,12 +1,14 @@
 """Paths between two optima: straight and bent (Garipov et al. 2018; Draxler 2018)."""
 
 import math
+from numbers import Integral, Real
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sbtutor import data, models, sharpness, vector
+from sbtutor.predict import as_input
 from sbtutor.vector import Vector
 
 Path = Float[Tensor, "steps P"]
@@ -101,22 +103,23 @@ def fit_bend(
         train: the images that the curve's loss is measured on.
         epochs: passes over them.
         batch_size: images per step, at most.
-        lr: the first learning rate.
+        lr: the first learning rate, in (0, 1]: about how far a step moves each weight.
         seed: decides the order of the images and each t.
 
     Returns:
         The bend, on the model's device.
 
     Raises:
-        ValueError: a model with BatchNorm; a or b not of its size; epochs, batch_size
-            or lr not positive; a fit that diverges.
+        ValueError: a model with BatchNorm; a or b not of its size; no images; epochs
+            or batch_size no whole number from 1 on; lr out of its range; a fit that
+            diverges.
     """
-    _check_fit(model, epochs, batch_size, lr)
+    _check_fit(model, train, epochs, batch_size, lr)
     like = sharpness.parameters_of(model)
     first = next(iter(like.values()))
     a, b = a.to(first), b.to(first)
     _check_same(vector.flatten(like), a=a, b=b)
-    images, labels = train.images.to(a.device), train.labels.to(a.device)
+    images, labels = as_input(train.images, a), train.labels.to(a.device)
     generator = torch.Generator().manual_seed(seed)
     bend = ((a + b) / 2).requires_grad_()
     optimizer = torch.optim.Adam([bend], lr)
@@ -127,8 +130,7 @@ def fit_bend(
             order = torch.randperm(len(labels), generator=generator).to(a.device)
             for index in order.tensor_split(batches):
                 t = torch.rand((), generator=generator, dtype=a.dtype).to(a.device)
-                x = data.to_float(images[index]).to(a.dtype)
-                loss = sharpness.loss_of(model, x, labels[index])
+                loss = sharpness.loss_of(model, images[index], labels[index])
                 point = vector.unflatten(_curve(a, bend, b, t), like)
                 (bend.grad,) = torch.autograd.grad(loss(point), bend)
                 optimizer.step()
@@ -161,15 +163,25 @@ def _check_same(like: Tensor, **points: Tensor) -> None:
             )
 
 
-def _check_fit(model: nn.Module, epochs: int, batch_size: int, lr: float) -> None:
+def _check_fit(
+    model: nn.Module, train: data.Split, epochs: int, batch_size: int, lr: float
+) -> None:
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         raise ValueError(
             "the model has BatchNorm, whose statistics would have to be re-estimated "
             "at each point of the curve; use a network without norm layers, or one "
             "with norm='group'"
         )
-    if min(epochs, batch_size) < 1 or not 0 < lr < math.inf:
+    if len(train.labels) == 0:
+        raise ValueError("train has no images; give at least one")
+    for name, number in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(number, Integral) or number < 1:
+            raise ValueError(
+                f"{name} must be a whole number from 1 on, got {number!r}; write "
+                f"{name}=20, say"
+            )
+    if not isinstance(lr, Real) or not 0 < lr <= 1:
         raise ValueError(
-            "epochs and batch_size must be at least 1 and lr positive, got "
-            f"epochs={epochs}, batch_size={batch_size}, lr={lr}"
+            f"lr must be in (0, 1], got {lr!r}: a step of Adam moves each weight by "
+            "about lr; 0.01 is usual"
         )

@@ -26,8 +26,8 @@ class Plane:
         So `values.view(len(y), len(x))` is the map of one value per point. Of a large
         network take a row at a time, `points(x, y[i : i + 1])`, to spare memory.
         """
-        down, right = torch.meshgrid(y, x, indexing="ij")
-        grid = torch.stack([right, down], -1).flatten(0, 1).to(self.axes)
+        down, right = torch.meshgrid(y.to(self.axes), x.to(self.axes), indexing="ij")
+        grid = torch.stack([right, down], -1).flatten(0, 1)
         return self.origin + grid @ self.axes
 
     def coordinates(self, points: Points) -> Float[Tensor, "S 2"]:
@@ -42,12 +42,17 @@ def plane_through(a: Vector, b: Vector, c: Vector) -> Plane:
     axis 0 (Gram and Schmidt). So a lies at (0, 0), b at (x > 0, 0), c at y > 0.
 
     Raises:
-        ValueError: points of different lengths, or on one line.
+        ValueError: points of different lengths, not finite, or on one line.
     """
     if not a.shape == b.shape == c.shape:
         raise ValueError(
             "the points of a plane need equally many weights, got "
             f"{a.numel()}, {b.numel()} and {c.numel()}; take points of one architecture"
+        )
+    if not all(point.isfinite().all() for point in (a, b, c)):
+        raise ValueError(
+            "the points of a plane must be finite, got NaN or infinity: training has "
+            "diverged; take the weights of other members"
         )
     first, second = b - a, c - a
     axis = first / first.norm()
@@ -56,10 +61,10 @@ def plane_through(a: Vector, b: Vector, c: Vector) -> Plane:
         rest = rest - (rest @ axis) * axis
     # A smaller angle than this is not told from rounding.
     least = math.sqrt(torch.finfo(a.dtype).eps) * second.norm()
-    if not (first.norm() > 0 and rest.norm() > least):  # false for NaN too
+    if not (first.norm() > 0 and rest.norm() > least):  # false for overflow too
         raise ValueError(
-            "a plane needs three finite points that are not on one line (of a radial "
-            "plane one is 0), and these are; take the weights of different members"
+            "a plane needs three points that are not on one line (of a radial plane "
+            "one is 0), and these are; take the weights of different members"
         )
     return Plane(a, torch.stack([axis, rest / rest.norm()]))
 

@@ -339,17 +339,23 @@ def surface(
         colorbar=dict(title=z_title),
     )
     for name, (across, up) in (marks or {}).items():
+        edge = dict(width=1.5, color="black")
         figure.add_scatter(
             x=[across],
             y=[up],
-            mode="markers+text",
-            text=[name],
-            textposition="top center",
-            textfont=dict(color="white"),
-            marker=dict(color="white", symbol="x", size=10, line=dict(width=1)),
+            mode="markers",
+            marker=dict(color="white", symbol="circle", size=10, line=edge),
             showlegend=False,
             hoverinfo="name",
             name=name,
+        )
+        figure.add_annotation(
+            x=across,
+            y=up,
+            text=name,
+            showarrow=False,
+            yshift=16,
+            bgcolor="rgba(255,255,255,0.8)",  # to be read on light and on dark
         )
     return figure
 

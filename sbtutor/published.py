@@ -42,9 +42,9 @@ def load_cifar_c(
     """
     folder = _folder(folder)
     check_severity(severity)
+    _check_kind(kind, [k for k in EXTRA if (folder / f"{k}.npy").is_file()])
     names = [f"{name}.npy" for name in (*KINDS, "labels")]
     _refuse_missing(folder, [name for name in names if not (folder / name).is_file()])
-    _check_kind(kind, [k for k in EXTRA if (folder / f"{k}.npy").is_file()], folder)
     images, labels = _array(folder / f"{kind}.npy"), _array(folder / "labels.npy")
     _check_labels(labels, folder / "labels.npy")
     if images.dtype != np.uint8 or images.shape != (len(labels), *images.shape[1:3], 3):
@@ -83,7 +83,7 @@ def load_tiny_imagenet_c(
     """
     folder = _folder(folder)
     check_severity(severity)
-    _check_kind(kind, [k for k in EXTRA if (folder / k).is_dir()], folder)
+    _check_kind(kind, [k for k in EXTRA if (folder / k).is_dir()])
     places = [f"{name}/{level}" for name in KINDS for level in range(1, 6)]
     _refuse_missing(folder, [p for p in places if not (folder / p).is_dir()])
     place = folder / kind / str(severity)
@@ -115,10 +115,10 @@ def _folder(folder: Path | str) -> Path:
     return folder
 
 
-def _check_kind(kind: str, extra: list[str], folder: Path) -> None:
+def _check_kind(kind: str, extra: list[str]) -> None:
     if kind not in (*KINDS, *extra):
         raise ValueError(
-            f"unknown corruption {kind!r}: {folder} holds {', '.join([*KINDS, *extra])}"
+            f"unknown corruption {kind!r}: choose one of {', '.join([*KINDS, *extra])}"
         )
 
 

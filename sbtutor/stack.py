@@ -22,11 +22,17 @@ def points_of(members: list[nn.Module]) -> Float[Tensor, "M P"]:
         members: M networks of one architecture, on one device and in one precision.
 
     Raises:
-        ValueError: no members; names, shapes, types or devices of parameters differ.
+        ValueError: no members, or members without parameters; names, shapes, types or
+            devices of parameters differ.
     """
     if not members:
         raise ValueError("points_of needs at least one member, got an empty list")
     first = dict(members[0].named_parameters())
+    if not first:
+        raise ValueError(
+            f"a {type(members[0]).__name__} has no parameters, so there is no weight "
+            "space to be a point of; give networks with weights"
+        )
     for m, member in enumerate(members[1:], start=1):
         _check_alike(first, dict(member.named_parameters()), m)
     return torch.stack([vector.flatten(dict(m.named_parameters())) for m in members])
@@ -75,19 +81,27 @@ def logits_at(
         split: N images.
         refresh: images for BatchNorm's statistics, of the training set (1,000 are
             plenty); no effect on a model without BatchNorm.
-        batch_size: images of `split` at once; changes memory and speed only.
+        batch_size: images that pass through a network at once; changes memory and
+            speed only. All images are converted to floats at once, and `refresh`
+            passes as one batch.
 
     Returns:
         Logits on the CPU.
 
     Raises:
         ValueError: no points, or of another size than the model's; BatchNorm without
-            `refresh`; a split without images.
+            `refresh`, or with track_running_stats=False, as its logits would depend on
+            the batch; a split without images; batch_size below 1.
     """
     _check_points(model, points)
     net = copy.deepcopy(model).to(points).eval()
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    _check_norms(norms)
     _check_splits(split, refresh, bool(norms))
+    if batch_size < 1:
+        raise ValueError(
+            f"batch_size must be at least 1, got {batch_size}; 128 is usual"
+        )
     batches = as_input(split.images, points).split(batch_size)
     fresh = as_input(refresh.images, points) if norms else None
     logits = []
@@ -144,6 +158,14 @@ def _check_points(model: nn.Module, points: Tensor) -> None:
         raise ValueError(
             f"points must be (S, {own}), S >= 1 rows of as many numbers as the model "
             f"has parameters, got {tuple(points.shape)}; a single one is point[None]"
+        )
+
+
+def _check_norms(norms: list[nn.Module]) -> None:
+    if any(norm.running_mean is None for norm in norms):
+        raise ValueError(
+            "the model has BatchNorm with track_running_stats=False, so that an "
+            "image's logits depend on its batch; build it with running statistics"
         )
 
 

@@ -75,8 +75,8 @@ def accepted_directions(
         1 to `count` points, in the order of acceptance.
 
     Raises:
-        ValueError: an argument out of its range; accuracies that are not (S,); no draw
-            accepted.
+        ValueError: an argument out of its range; accuracies that are not (S,) or not
+            finite; no draw accepted.
     """
     _check_center(center)
     if not (0 <= radius < torch.inf and 0 <= least <= 1 and min(count, tries) >= 1):
@@ -94,6 +94,11 @@ def accepted_directions(
             raise ValueError(
                 f"accuracy must give one number for each of {missing} points, got "
                 f"shape {tuple(accuracies.shape)}; keep the points' axis"
+            )
+        if not accuracies.isfinite().all():
+            raise ValueError(
+                "accuracy gave NaN or infinity, where shares of images in [0, 1] are "
+                "needed; count an image without a finite logit as wrong"
             )
         kept.append(points[(accuracies >= least).to(points.device)])
         best, missing = max(best, float(accuracies.max())), missing - len(kept[-1])
@@ -185,7 +190,8 @@ def low_rank_gaussian(
     if not 1 <= rank <= most:
         raise ValueError(
             f"{most + 1} checkpoints span at most {most} directions around their mean, "
-            f"got rank={rank}; write 1 to {most}, or keep more checkpoints"
+            f"got rank={rank} (5 is the default); write rank=1 to {most}, or keep more "
+            "checkpoints"
         )
     if form not in ("pca", "swag"):
         raise ValueError(f"unknown form {form!r}: write 'pca' or 'swag'")

@@ -196,15 +196,24 @@ def _about(train: data.Split) -> dict[str, Any]:
 
 
 def _clear(out: Path, everything: bool) -> None:
-    """Remove what a killed run left half-written, or the whole run."""
+    """Remove what a killed run left half-written, or the whole run.
+
+    All other `.json` files in a run's folder are measurements of the weights that go.
+    """
     for leftover in out.rglob(".*"):
         if leftover.is_file():
             leftover.unlink()
-    if everything:
-        shutil.rmtree(out / snapshots.FOLDER, ignore_errors=True)
-    names = ("metrics.json", "checkpoint.pt", "history.csv", "val.npz", "test.npz")
-    for name in (*names, "provenance.json", "config.json") if everything else ():
-        (out / name).unlink(missing_ok=True)
+    if not everything:
+        return
+    config = out / "config.json"
+    names = ("checkpoint.pt", "history.csv", "val.npz", "test.npz", "provenance.json")
+    measured = list(out.glob("*.json")) if config.exists() else []  # else: no run's
+    (out / results.METRICS).unlink(missing_ok=True)  # first: it is finished no more
+    shutil.rmtree(out / snapshots.FOLDER, ignore_errors=True)
+    for path in (*(out / name for name in names), *measured):
+        if path != config:
+            path.unlink(missing_ok=True)
+    config.unlink(missing_ok=True)  # last: by it a killed removal is gone on with
 
 
 def _set_statistics(state: State, train: data.Split) -> None:

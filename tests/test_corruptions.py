@@ -18,6 +18,7 @@ FIXED = (
     *("contrast", "pixelate", "jpeg_compression"),
 )
 RANDOM = tuple(kind for kind in corruptions.KINDS if kind not in FIXED)
+DRAWING_OFTEN = ("glass_blur", "snow", "frost", "fog")
 MOVING = ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "elastic_transform")
 WHITENING = ("snow", "frost", "fog", "brightness")
 each_kind = pytest.mark.parametrize("kind", corruptions.KINDS)
@@ -157,9 +158,9 @@ def test_every_kind_and_severity_has_random_numbers_of_its_own(monkeypatch):
     assert max(seeds) < 1000  # where those of seed 1 begin
 
 
-@pytest.mark.parametrize("kind", [*NOISES, *FIXED])
-def test_memory_is_bounded_and_changes_no_image(kind, monkeypatch):
-    """Cut into 32, 32 and 6 images; one draw an image, so the numbers stay the same."""
+@each_kind
+def test_cuts_change_no_image_of_the_kinds_that_draw_once_or_never(kind, monkeypatch):
+    """Cut into 32, 32 and 6 images. Four kinds draw several times for all of a part."""
     images, sizes = random(70, 3, 16, 16), []
     expected = corruptions.corrupt(images, kind, 3)
     distort = getattr(distortions, kind)
@@ -170,8 +171,24 @@ def test_memory_is_bounded_and_changes_no_image(kind, monkeypatch):
 
     monkeypatch.setattr(distortions, kind, watched)
     monkeypatch.setattr(corruptions, "CHUNK", 40 * 3 * 16 * 16)
-    assert torch.equal(corruptions.corrupt(images, kind, 3), expected)
+    found = corruptions.corrupt(images, kind, 3)
     assert sizes == [32, 32, 6]
+    assert torch.equal(found, expected) == (kind not in DRAWING_OFTEN)
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_what_is_random_depends_on_the_batch(kind):
+    """An image's place decides its noise, so a set is corrupted as a whole."""
+    images = random(40, 3, 16, 16)
+    whole = corruptions.corrupt(images, kind, 3)
+    assert not torch.equal(corruptions.corrupt(images[20:], kind, 3), whole[20:])
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_what_is_not_random_does_not_depend_on_the_batch(kind):
+    images = random(40, 3, 16, 16)
+    whole = corruptions.corrupt(images, kind, 3)
+    assert torch.equal(corruptions.corrupt(images[20:], kind, 3), whole[20:])
 
 
 @pytest.mark.parametrize("kind", RANDOM)

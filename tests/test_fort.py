@@ -1,19 +1,34 @@
 """What is measured for Fort et al.'s claims, on networks whose answers are known."""
 
+import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from sbtutor import corruptions, data, diversity, landscape, subspace
-from sbtutor.config import DataConfig
+from sbtutor import (
+    corruptions,
+    data,
+    diversity,
+    landscape,
+    snapshots,
+    stack,
+    subspace,
+    train,
+)
+from sbtutor.config import DataConfig, Experiment, ModelConfig
+from sbtutor.predict import predict
 
 sys.path.append(str(Path(__file__).parents[1] / "notebooks" / "results"))
 
+import claims_fort
 import fort
+import questions
 
 N, C = 2000, 10
 LABELS = torch.arange(N) % C
@@ -170,3 +185,136 @@ def test_settings_are_fort_et_als():
     assert (train.epochs, train.milestones) == (40, (10, 20, 30))
     assert train.weight_decay == train.crop == 0
     assert not train.flip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Four small networks on digits, trained for a moment, and what is measured."""
+    experiment = Experiment(
+        data=DataConfig(name="digits", limit=200),
+        model=ModelConfig(name="small_cnn", norm="none", width=4),
+        train=replace(fort.TRAIN, epochs=8, milestones=(4,), batch_size=50, seed=5),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SBTUTOR_PROGRESS", "off")
+        patch.setattr(fort, "IMAGES", 60)
+        patch.setattr(fort, "VALIDATION", 40)
+        patch.setattr(fort, "LATE", 7)
+        fit_bend = fort.paths.fit_bend
+        patch.setattr(
+            fort.paths, "fit_bend", lambda *a, **k: fit_bend(*a, **k, epochs=1)
+        )
+        run = train.fit(experiment, tmp_path_factory.mktemp("tiny") / "run")
+        yield run, fort.Study(run.out), fort.measure(run.out)
+
+
+def test_a_run_is_measured_once_and_kept(tiny):
+    run, _, found = tiny
+    assert fort.measure(run.out) == found
+    methods = ["optima", "average", "trajectory", *subspace.SAMPLERS]
+    assert len(found[""]) == 1
+    assert all(value == value for value in found[""][0].values())  # no NaN
+    assert len(found["_plane"]) == 4 * (3 + 24 * len(subspace.SAMPLERS))
+    assert len(found["_shift"]) == 7 * (4 * len(methods) + len(subspace.SAMPLERS))
+    assert all(row["seed"] == 5 and row["data"] == "digits" for row in found["_shift"])
+
+
+def test_likeness_is_of_the_later_half_and_of_the_ends(tiny):
+    """Pair by pair, from the members and the snapshots themselves."""
+    run, study, found = tiny
+    labels = study.few.labels
+    paths = snapshots.points(run.out)
+    within, apart = [], []
+    for m, late in enumerate(paths[:, 4:]):
+        for i, j in itertools.combinations(range(4), 2):
+            within.append(torch.cosine_similarity(late[i], late[j], dim=0))
+            nets = [
+                snapshots.members_at(run.out, run.members, 4 + k)[m] for k in (i, j)
+            ]
+            a, b = predict(nets, study.few).logits.argmax(-1)
+            apart.append((a != b).double().mean())
+    row = found[""][0]
+    assert row["cosine_within"] == pytest.approx(float(torch.stack(within).mean()))
+    assert row["disagreement_within"] == pytest.approx(float(torch.stack(apart).mean()))
+    votes = predict(run.members, study.few).logits.argmax(-1)
+    right = (votes == labels).double().mean(1)
+    assert row["accuracy"] == pytest.approx(float(right.mean()))
+    assert row["accuracy_range"] == pytest.approx(float(right.max() - right.min()))
+
+
+def test_ensembles_of_all_optima_are_those_of_the_run(tiny):
+    run, study, found = tiny
+    clean = predict(run.members, study.few)
+    probs = clean.logits.softmax(-1).mean(0)
+    row = next(
+        row
+        for row in found["_shift"]
+        if (row["method"], row["place"], row["optima"]) == ("optima", "0", 4)
+    )
+    assert row["accuracy"] == pytest.approx(
+        float((probs.argmax(-1) == clean.labels).double().mean())
+    )
+    assert row["js"] == pytest.approx(float(diversity.js_divergence(clean.logits)))
+
+
+def test_the_worst_place_of_a_path_is_inside_and_relative_to_its_ends(tiny):
+    """Networks on the straight line, each asked alone."""
+    run, study, found = tiny
+    a, b = study.optima[:2]
+    right = []
+    for t in torch.linspace(0, 1, fort.CURVE_STEPS):
+        net = stack.model_at(run.members[0], (1 - t) * a + t * b)
+        votes = predict([net], study.few).logits[0].argmax(-1)
+        right.append(float((votes == study.few.labels).double().mean()))
+    between = np.linspace(right[0], right[-1], fort.CURVE_STEPS)
+    worst = (np.array(right) - between)[1:-1].min()
+    assert found[""][0]["line_worst_change"] == pytest.approx(worst, abs=1e-6)
+
+
+def test_the_claims_signs_are_the_papers():
+    """Made-up tables in which all is as the paper says, and one in which nothing is."""
+    seeds = range(4)
+    good = dict(disagreement_within=0.1, disagreement_between=0.3, accuracy_range=0.01)
+    good |= dict(cosine_within=0.99, cosine_between=0.01, der=0.9, place_optima=0.8)
+    good |= dict(silhouette_map=0.5, silhouette_probs=0.5)
+    good |= dict(line_worst_change=-0.5, curve_worst_change=-0.01)
+    good |= dict(curve_middle_disagreement=0.3)
+    for name in subspace.SAMPLERS:
+        good |= {f"gap_{name}": 0.4, f"price_{name}": 0.05, f"place_{name}": 0.2}
+    bad = {name: -value for name, value in good.items()}
+    bad |= dict(disagreement_within=0.3, cosine_between=0.5, accuracy_range=0.1)
+    bad |= {f"place_{name}": 0.9 for name in subspace.SAMPLERS}
+    bad |= dict(line_worst_change=-0.05, curve_worst_change=-0.5)
+    for row, said in ((good, "shown"), (bad, "contradicted")):
+        frame = pd.DataFrame([row | {"seed": seed} for seed in seeds])
+        frame *= 1 + 1e-3 * np.arange(4)[:, None]
+        asked = [(q, "x") for q in claims_fort.of_runs("d", frame.set_index("seed"))]
+        verdicts = questions.table(asked).set_index("quantity")["verdict"]
+        assert set(verdicts) == {said}, verdicts
+
+
+def shifted(sign):
+    """Accuracy grows with optima, more so under shift; sign -1 turns all round."""
+    rows = []
+    methods = ("optima", "average", *claims_fort.NEAR, *claims_fort.WILD[1:])
+    for seed, place, method, optima in itertools.product(
+        range(4), [*"012345", "digits"], methods, (1, 2, 3, 4)
+    ):
+        hard = 5 if place == "digits" else int(place)
+        best = 2 * optima - 0.1 * (optima == 4)
+        gain = sign * best * (1 + hard) * (1 + 1e-3 * seed) * (method == "optima")
+        js = 0.01 * gain + sign * 1e-3 * hard * (1 + 1e-3 * seed) * (method != "optima")
+        if method in claims_fort.NEAR and optima == 4:
+            gain = sign * (9 + 1e-3 * seed)
+        rows.append((seed, place, method, optima, gain / 100, -gain / 100, js))
+    names = ["seed", "place", "method", "optima", "accuracy", "brier", "js"]
+    return pd.DataFrame(rows, columns=names)
+
+
+@pytest.mark.parametrize(("sign", "said"), [(1, "shown"), (-1, "contradicted")])
+def test_the_signs_of_claims_on_ensembles(sign, said):
+    asked = [(q, "x") for q in claims_fort.of_ensembles("d", shifted(sign))]
+    found = questions.table(asked)
+    kept = found[~found["quantity"].str.contains("with average - without")]
+    assert set(kept["verdict"]) == {said}, kept[kept["verdict"] != said]
+    assert set(kept["claim"]) == {5, 7, 8}

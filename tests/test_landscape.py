@@ -6,6 +6,7 @@ import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sbtutor import data, diversity, landscape, metrics, models, stack
 from sbtutor.config import ModelConfig
@@ -123,6 +124,25 @@ def test_weight_cosine_ignores_lengths_and_follows_signs():
     )
 
 
+@pytest.mark.parametrize("length", [1e-40, 1e-30, 1e30, 3e38])
+def test_weight_cosine_of_tiny_and_huge_points(length):
+    """Lengths whose squares leave float32; the angles of (1, 0), (3, 4), (-1, 0)."""
+    points = torch.tensor([[1.0, 0], [0.6, 0.8], [-1, 0]])
+    points[1] *= length
+    expected = torch.tensor([[1, 0.6, -1], [0.6, 1, -0.6], [-1, -0.6, 1]])
+    torch.testing.assert_close(
+        landscape.weight_cosine(points), expected, rtol=0, atol=1e-4
+    )
+
+
+def test_weight_cosine_never_leaves_its_range():
+    """Of equal points, in float32 rounding would make some cosines exceed 1."""
+    for seed in range(20):
+        points = random(1, 50, seed=seed).float().repeat(3, 1)
+        points[2] *= -3
+        assert (landscape.weight_cosine(points).abs() <= 1).all()
+
+
 def test_weight_cosine_needs_two_points():
     with pytest.raises(ValueError, match="at least two points, got 1; stack the weig"):
         landscape.weight_cosine(random(1, 5))
@@ -132,6 +152,14 @@ def test_a_point_without_direction_is_named():
     points = random(3, 5)
     points[1] = 0
     with pytest.raises(ValueError, match="point 1 is all zeros and has no direction"):
+        landscape.weight_cosine(points)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_point_that_is_not_finite_is_named(value):
+    points = random(3, 5)
+    points[1:, 2] = value
+    with pytest.raises(ValueError, match="point 1 is not finite and has no direction"):
         landscape.weight_cosine(points)
 
 
@@ -163,9 +191,53 @@ def test_normalized_disagreement_is_its_ensembles_for_two_equally_good_networks(
     assert found[0] == diversity.normalized_disagreement(pair, LABELS)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_normalized_disagreement_is_a_ratio_of_pairwise_disagreements(dtype):
+    """With reference and truth as two more networks, bit for bit."""
+    logits, labels = random(41, 37, 5).to(dtype), torch.arange(37) % 5
+    truth = F.one_hot(labels, 5).to(logits)
+    pairs = diversity.pairwise_disagreement(torch.cat([truth[None], logits]))
+    found = landscape.normalized_disagreement(logits[0], logits[1:], labels)
+    assert torch.equal(found, pairs[1, 2:] / pairs[0, 2:])
+    assert found.dtype == dtype
+
+
+def test_normalized_disagreement_needs_no_more_memory_than_its_logits():
+    """Its S networks are compared with one reference, not with one another."""
+    sizes = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            sizes.append(made.numel() if isinstance(made, torch.Tensor) else 0)
+            return made
+
+    logits = random(60, 4, 3)
+    with Watching():
+        landscape.normalized_disagreement(logits[0], logits, LABELS)
+    assert len(sizes) > 5
+    assert max(sizes) <= logits.numel()
+
+
+@pytest.mark.parametrize("where", ["reference", "logits"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_votes_of_diverged_networks_are_refused(where, value):
+    given = {"reference": voting([0, 1, 2, 0]), "logits": voting([[0, 1, 1, 0]])}
+    given[where][..., 0] = value
+    with pytest.raises(ValueError, match="logits must be finite, got NaN or infinity"):
+        landscape.normalized_disagreement(**given, labels=LABELS)
+
+
+def test_votes_on_no_samples_are_refused():
+    none = torch.zeros(2, 0, 3)
+    with pytest.raises(ValueError, match=r"logits are empty, got shape \(2, 0, 3\)"):
+        landscape.normalized_disagreement(none[0], none, LABELS[:0])
+
+
 @pytest.mark.parametrize(
     ("reference", "labels", "message"),
     [
+        (torch.zeros(3), LABELS, r"\(3,\) needs logits \(S, N, C\) and labels"),
         (voting([0, 1]), LABELS, r"= \(2, 3\) needs .*got \(1, 4, 3\) and \(4,\)"),
         (voting([0, 1, 2, 0]), LABELS[:1], r"got \(1, 4, 3\) and \(1,\)"),
         (voting([0, 1, 2, 0]), LABELS + 1, r"in \[0, 3\), .* got 1 to 3; drop other"),
@@ -214,6 +286,17 @@ def test_flipped_votes_reach_the_lower_limit(best, classes, accuracy):
     assert_share(votes != reference, share)
 
 
+def test_the_lower_limit_is_no_bound():
+    """100 votes, 80 right; a network that spoils 20 of them differs on a* - a = 0.2."""
+    _, lower = landscape.limit_curves(0.8, 5, torch.tensor([0.6]).double())
+    reference = voting([0] * 80 + [1] * 20)
+    network = voting([[1] * 20 + [0] * 60 + [1] * 20])
+    labels = torch.zeros(100).long()
+    found = landscape.normalized_disagreement(reference, network, labels)
+    assert found.item() == pytest.approx(0.2 / 0.4)
+    assert found < lower
+
+
 def assert_share(events, expected):
     """Within 4 standard errors of the expected probability."""
     p = float(expected)
@@ -256,7 +339,7 @@ def test_limits_take_a_list():
         (math.nan, 10, [0.5], "got nan"),
         (0.7, 10, [0.5, 71.0], r"in \[0, 1\], got 0.5 to 71; divide percentages"),
         (0.7, 10, [-0.25, 0.5], r"in \[0, 1\], got -0.25 to 0.5"),
-        (0.7, 10, [math.nan], r"in \[0, 1\], got nan"),
+        (0.7, 10, [0.5, math.nan], "must be numbers, got NaN, the share of no samples"),
     ],
 )
 def test_impossible_limits_are_named(best, classes, accuracies, message):
@@ -291,6 +374,15 @@ def test_a_map_sees_probabilities_only():
         rtol=1e-3,
         atol=1e-2,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_map_of_coarse_logits_is_that_of_the_same_numbers_in_float32(dtype):
+    logits = random(8, 10, 3).to(dtype)
+    found = landscape.prediction_map(logits, perplexity=2.0)
+    assert found.dtype == dtype
+    exact = landscape.prediction_map(logits.float(), perplexity=2.0)
+    assert torch.equal(found, exact.to(dtype))
 
 
 @pytest.mark.parametrize("perplexity", [0.0, 8.0, 30.0])

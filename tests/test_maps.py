@@ -63,3 +63,45 @@ def test_each_block_has_its_label_in_its_middle(blocks):
     figure = maps.heatmaps({"m": values}, blocks, "T", "epoch")
     middles = [size * i + 1.5 for i in range(len(blocks))]
     assert list(figure.layout.xaxis.tickvals) == middles
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_heatmap_has_its_place_beside_its_own_colour_bar(count):
+    names = [f"m{i}" for i in range(count)]
+    values = np.arange(16.0).reshape(4, 4)
+    figure = maps.heatmaps(dict.fromkeys(names, values), ["a", "b"], "T", "epoch")
+    end = 0.0
+    for i, (name, heatmap) in enumerate(zip(names, figure.data, strict=True)):
+        left, right = figure.layout[f"xaxis{i + 1 if i else ''}"].domain
+        heading = figure.layout.annotations[i]
+        assert end < left < right < heatmap.colorbar.x < 1
+        assert heading.text == name
+        assert heading.x == pytest.approx((left + right) / 2)
+        end = heatmap.colorbar.x
+    assert end > 0.9
+    assert len({round(np.ptp(a.domain), 9) for a in figure.select_xaxes()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "blocks", "message"),
+    [
+        ([], "ab", "one to three matrices fit side by side, got 0; draw several"),
+        ([(4, 4)] * 4, "ab", "side by side, got 4"),
+        (
+            [(4, 4), (6, 6)],
+            "ab",
+            r"of one size, got \[\(4, 4\), \(6, 6\)\]; draw other",
+        ),
+        ([(4, 6)], "ab", r"must be square and of one size, got \[\(4, 6\)\]"),
+        ([(4,)], "ab", r"must be square"),
+        ([()], "ab", r"must be square"),
+        ([(5, 5)], "ab", "5 rows cannot be 2 blocks: write two or more, all of as man"),
+        ([(4, 4)], "a", "4 rows cannot be 1 blocks"),
+        ([(4, 4)], "", "4 rows cannot be 0 blocks"),
+        ([(4, 4)], "abcd", "4 rows cannot be 4 blocks: .*, two at least"),
+    ],
+)
+def test_heatmaps_that_cannot_be_are_refused(sizes, blocks, message):
+    matrices = {f"m{i}": np.zeros(size) for i, size in enumerate(sizes)}
+    with pytest.raises(ValueError, match=message):
+        maps.heatmaps(matrices, list(blocks), "T", "epoch")

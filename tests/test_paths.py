@@ -215,6 +215,35 @@ def test_dropout_is_off_and_the_model_stays_as_it_is():
     assert not bend.requires_grad
 
 
+def test_the_images_layout_changes_the_fit_by_rounding_only(monkeypatch):
+    """Channels last is faster; the reference converts the images as they come."""
+    split, _, _ = small_task()
+    images = split.images.expand(-1, 3, -1, -1).roll(1, 1)
+    split = data.Split(images, split.labels, split.classes)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    a, b = 0.5 * points(2, sum(p.numel() for p in net.parameters()))
+    settings = {"epochs": 3, "batch_size": 20}
+    found = paths.fit_bend(net.double(), a, b, split, **settings)
+    monkeypatch.setattr(
+        paths, "as_input", lambda images, like: data.to_float(images).to(like)
+    )
+    expected = paths.fit_bend(net, a, b, split, **settings)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_images_pass_with_channels_last():
+    seen = []
+
+    class Watching(Noisy):
+        def forward(self, images):
+            seen.append(images.stride(1) == 1)
+            return super().forward(images)
+
+    split, a, b = small_task()
+    paths.fit_bend(Watching(), a, b, split, epochs=1, batch_size=20)
+    assert seen == [True] * 3
+
+
 def test_the_bend_has_the_models_dtype():
     split, a, b = small_task()
     assert paths.fit_bend(Noisy(), a, b, split, epochs=1).dtype == torch.float64
@@ -290,17 +319,33 @@ def test_a_model_with_batch_norm_is_refused(layer):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "at least 1 and lr positive, got epochs=0, batch_size=100"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"lr": 0.0}, "lr=0.0"),
-        ({"lr": math.inf}, "lr=inf"),
+        (
+            {"epochs": 0},
+            "epochs must be a whole number from 1 on, got 0; write epochs=",
+        ),
+        ({"epochs": 2.0}, "epochs must be a whole number from 1 on, got 2.0; write"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 on, got 0; wri"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number from 1 on, got 2.5"),
+        ({"batch_size": "9"}, "batch_size must be a whole number from 1 on, got '9'"),
+        ({"lr": 0.0}, r"lr must be in \(0, 1\], got 0.0: a step of Adam.*; 0.01 is us"),
+        ({"lr": math.inf}, "got inf"),
+        ({"lr": math.nan}, "got nan"),
+        ({"lr": 1e40}, r"got 1e\+40"),
+        ({"lr": "0.1"}, "got '0.1'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_a_fit_that_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         paths.fit_bend(Ring(), *RING_ENDS, blank(3), **settings)
 
 
+def test_a_fit_without_images_is_refused():
+    with pytest.raises(ValueError, match="train has no images; give at least one"):
+        paths.fit_bend(Ring(), *RING_ENDS, blank(0))
+
+
 def test_a_fit_that_diverges_says_so():
-    with pytest.raises(ValueError, match=r"diverged.*lr=1e\+200; write a smaller lr"):
-        paths.fit_bend(Ring(), *RING_ENDS, blank(3), lr=1e200)
+    ends = math.inf * RING_ENDS[0], RING_ENDS[1]
+    with pytest.raises(ValueError, match=r"diverged.*lr=0\.01; write a smaller lr"):
+        paths.fit_bend(Ring(), *ends, blank(3))

@@ -68,7 +68,12 @@ def test_coordinates_are_of_the_nearest_point_of_the_plane():
 
 def test_a_grid_has_the_precision_of_its_plane():
     plane = planes.plane_through(*random(3, 5))
-    assert plane.points(torch.zeros(2), torch.zeros(1)).dtype == torch.float64
+    x, y = torch.tensor([1.0, 2]), torch.tensor([3.0])
+    expected = plane.points(x.double(), y.double())
+    for mixed in ((x, y), (x.double(), y), (x, y.double())):
+        found = plane.points(*mixed)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, expected)
 
 
 A, B = torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])
@@ -76,10 +81,19 @@ A, B = torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])
 
 @pytest.mark.parametrize(
     "points",
-    [(A, A, B), (A, B, A), (A, B, B), (A, B, (A + B) / 2), (A, B, B * math.nan)],
+    [(A, A, B), (A, B, A), (A, B, B), (A, B, (A + B) / 2)],
 )
 def test_points_on_one_line_span_no_plane(points):
-    with pytest.raises(ValueError, match="three finite points that are not on one li"):
+    with pytest.raises(ValueError, match="three points that are not on one line"):
+        planes.plane_through(*points)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_points_that_are_not_finite_span_no_plane(which, value):
+    points = [A, B, A * B]
+    points[which] = points[which] * value
+    with pytest.raises(ValueError, match="must be finite, got NaN or infinity: train"):
         planes.plane_through(*points)
 
 

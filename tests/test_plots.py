@@ -84,7 +84,9 @@ def test_surface_names_marked_points():
         [10, 20], [1, 2], [[0.0, 1.0], [2.0, 3.0]], "T", "x", "y", "z", marks
     )
     mark = figure.data[1]
-    assert (mark.x[0], mark.y[0], mark.text[0]) == (20.0, 1.0, "optimum")
+    (label,) = figure.layout.annotations
+    assert (mark.x[0], mark.y[0], mark.name) == (20.0, 1.0, "optimum")
+    assert (label.x, label.y, label.text) == (20.0, 1.0, "optimum")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -84,9 +84,17 @@ def test_all_missing_files_are_named_at_once(cifar):
 def test_an_unknown_kind_lists_those_that_are_there(cifar, kind):
     with pytest.raises(
         ValueError,
-        match=f"unknown corruption '{kind}': .* holds gaussian_noise, .*, saturate$",
+        match=f"unknown corruption '{kind}': choose one of gaussian.*, saturate$",
     ):
         published.load_cifar_c(cifar, kind, 1)
+
+
+def test_a_misspelt_kind_is_named_before_missing_files(cifar):
+    (cifar / "snow.npy").unlink()
+    with pytest.raises(ValueError, match="unknown corruption 'Snow': choose one of"):
+        published.load_cifar_c(cifar, "Snow", 1)
+    with pytest.raises(ValueError, match=r"lacks snow.npy; fetch"):
+        published.load_cifar_c(cifar, "snow", 1)
 
 
 @pytest.mark.parametrize("severity", [0, 6, True, 2.0, "3"])
@@ -204,7 +212,8 @@ def test_an_extra_kind_may_be_there(tiny):
 
 def test_an_unknown_kind_of_tiny_imagenet_c_lists_those_that_are_there(tiny):
     with pytest.raises(
-        ValueError, match=r"unknown corruption 'rain': .* holds .*, jpeg_compression$"
+        ValueError,
+        match=r"unknown corruption 'rain': choose one of .*, jpeg_compression$",
     ):
         published.load_tiny_imagenet_c(tiny, "rain", 1, CLASSES)
 

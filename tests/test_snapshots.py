@@ -1,11 +1,13 @@
 """Snapshots: the weights after each epoch, cheap, whole, and in the right order."""
 
+import copy
 import dataclasses
 import shutil
 
 import jaxtyping
 import pytest
 import torch
+from torch import nn
 
 from sbtutor import config, data, snapshots, train
 from sbtutor.config import DataConfig, Experiment, ModelConfig, TrainConfig
@@ -144,6 +146,88 @@ def test_a_missing_and_a_broken_snapshot_are_named(run, tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=r"lost the snapshots of epochs \[1\]"):
         snapshots.points(out)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (
+            [0, 1],
+            r"lost the snapshots of epochs \[2\]; delete the folder and train it a",
+        ),
+        ([], r"lost the snapshots of epochs \[0, 1, 2\]; delete the folder"),
+    ],
+)
+def test_a_finished_run_misses_its_last_snapshots_too(run, tmp_path, kept, message):
+    """By its own `config.json`; a run in training has fewer, and may have none yet."""
+    out = shutil.copytree(run.out, tmp_path / "run")
+    for path in (out / "snapshots").iterdir():
+        if int(path.stem) not in kept:
+            path.unlink()
+    with pytest.raises(ValueError, match=message):
+        snapshots.points(out)
+    (out / "metrics.json").unlink()
+    if kept:
+        assert snapshots.epochs(out) == len(kept)
+    else:
+        with pytest.raises(ValueError, match="still in training and holds no snapsh"):
+            snapshots.epochs(out)
+
+
+@pytest.mark.parametrize("name", ["notes.pt", "1.pt", "0009 (copy).pt", "\u0661.pt"])
+def test_other_files_do_not_disturb(run, tmp_path, name):
+    out = shutil.copytree(run.out, tmp_path / "run")
+    (out / "snapshots" / name).write_bytes(b"")
+    assert snapshots.epochs(out) == EPOCHS
+
+
+def test_snapshots_can_be_read_without_their_run(run, tmp_path):
+    shutil.copytree(run.out / "snapshots", tmp_path / "snapshots")
+    assert torch.equal(snapshots.points(tmp_path), snapshots.points(run.out))
+    (tmp_path / "snapshots" / "0002.pt").unlink()
+    assert snapshots.epochs(tmp_path) == 2  # nothing tells that there was a third
+
+
+def test_the_rounding_of_a_snapshot(tmp_path):
+    """Half a unit of float16: 2^-11 of the weight, 2^-25 below 2^-14; both are met."""
+    worst = torch.tensor([1 + 2**-11, 2**-24 + 2**-25, 2**-25])
+    draw = torch.Generator().manual_seed(0)
+    exponents = torch.randint(-40, 15, (10_000,), generator=draw)
+    weights = (1 + torch.rand(10_000, generator=draw)) * 2.0**exponents
+    weights = torch.cat([worst, weights])[None]
+    snapshots.save(tmp_path, 0, {"w": weights}, {})
+    error = (snapshots.points(tmp_path)[:, 0] - weights).abs()
+    assert (error <= (weights * 2**-11).clamp(min=2**-25)).all()
+    assert error[0, :3].tolist() == [2**-11, 2**-25, 2**-25]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_another_number_of_members_is_refused(run, count):
+    given = (run.members * 2)[:count]
+    with pytest.raises(ValueError, match=f"snapshots of 2 members, got {count}; give"):
+        snapshots.members_at(run.out, given, 0)
+
+
+def replaced(member, name, layer):
+    changed = copy.deepcopy(member)
+    setattr(changed, name, layer)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "message"),
+    [
+        ("extra", nn.Linear(1, 1), r"extra.bias is \(1,\) here, missing there"),
+        ("norm1", nn.Identity(), r"norm1.bias is missing here, \(2,\) there"),
+        ("norm1", nn.BatchNorm2d(1), r"norm1.bias is \(1,\) here, \(2,\) there"),
+        ("norm1", nn.GroupNorm(1, 2), r"norm1.num_batches_tracked is missing here, \("),
+    ],
+)
+def test_members_of_another_architecture_are_refused(run, name, layer, message):
+    """A tensor of size 1 would be broadcast, one that is missing left as it is."""
+    others = [run.members[0], replaced(run.members[1], name, layer)]
+    with pytest.raises(ValueError, match=f"member 1 is of another.*: {message}.*; giv"):
+        snapshots.members_at(run.out, others, 0)
 
 
 @pytest.mark.parametrize("epoch", [-1, EPOCHS])

@@ -177,6 +177,13 @@ def test_no_members_have_no_points():
         stack.points_of([])
 
 
+def test_members_without_parameters_have_no_points():
+    with pytest.raises(
+        ValueError, match="a Flatten has no parameters, so there is no w"
+    ):
+        stack.points_of([nn.Flatten(), nn.Flatten()])
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -234,6 +241,22 @@ def test_batch_norm_without_refresh_is_refused():
     nets = members(norm="batch")
     with pytest.raises(ValueError, match=r"has BatchNorm.*refresh=data\.subset\("):
         stack.logits_at(nets[0], stack.points_of(nets), split())
+
+
+@pytest.mark.parametrize("refresh", [None, split()])
+def test_batch_norm_without_running_statistics_is_refused(refresh):
+    body = [nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False)]
+    net = nn.Sequential(*body, nn.Linear(64, 3))
+    with pytest.raises(ValueError, match="track_running_stats=False, so that an image"):
+        stack.logits_at(net, stack.points_of([net]), split(), refresh)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_an_empty_batch_is_refused(batch_size):
+    nets = members()
+    message = f"batch_size must be at least 1, got {batch_size}; 128 is usual"
+    with pytest.raises(ValueError, match=message):
+        stack.logits_at(nets[0], stack.points_of(nets), split(), batch_size=batch_size)
 
 
 @pytest.mark.parametrize("which", ["split", "refresh"])

@@ -339,9 +339,17 @@ def test_strengths_out_of_range_are_refused(sampler, values, message):
 @pytest.mark.parametrize("rank", [0, T])
 def test_a_rank_beyond_the_checkpoints_span_is_refused(rank):
     with pytest.raises(
-        ValueError, match=f"8 checkpoints span at most 7 directions.*rank={rank}; write"
+        ValueError, match=rf"8 checkpoints span at most 7 directions.*rank={rank} \(5"
     ):
         subspace.low_rank_gaussian(trajectory(), same(1.0, 3), seeded(), rank)
+
+
+def test_five_checkpoints_are_too_few_for_the_default_rank_which_is_named():
+    message = (
+        r"at most 4 directions.*got rank=5 \(5 is the default\); write rank=1 to 4"
+    )
+    with pytest.raises(ValueError, match=message):
+        subspace.low_rank_gaussian(trajectory(rows=5), same(1.0, 3), seeded())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -374,6 +382,14 @@ def test_an_unknown_form_is_refused():
             r"each of 3 points, got shape \(\)",
         ),
         ({"accuracy": lambda w: torch.ones(len(w)) * 0.25}, "best had 0.250; write a"),
+        (
+            {"accuracy": lambda w: w[:, 0] * torch.nan},
+            "accuracy gave NaN or infinity, w",
+        ),
+        (
+            {"accuracy": lambda w: torch.tensor([0.9, torch.inf, 0.2])},
+            "accuracy gave NaN or infinity",
+        ),
     ],
 )
 def test_acceptance_that_cannot_be_is_refused(change, message):

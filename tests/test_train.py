@@ -253,6 +253,30 @@ def test_resume_false_starts_again(tmp_path):
     assert (len(first.history), len(other.history)) == (3, 6)
 
 
+def test_training_again_removes_what_was_measured_of_the_old_weights(tmp_path):
+    """And nothing else: neither other files nor a folder that never was a run."""
+    first = train.fit(toy(epochs=1), tmp_path / "run").out
+    for name in ("reach.json", "landscape.json", "notes.txt"):
+        (first / name).write_text("{}")
+    train.fit(toy(epochs=1, seed=1), first, resume=False)
+    names = {path.name for path in first.iterdir()}
+    assert "notes.txt" in names
+    assert not names & {"reach.json", "landscape.json"}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "package.json").write_text("{}")
+    train.fit(toy(epochs=1), other, resume=False)
+    assert (other / "package.json").exists()
+
+
+def test_going_on_with_a_run_keeps_what_was_measured(tmp_path):
+    out = train.fit(toy(epochs=1), tmp_path).out
+    (out / "landscape.json").write_text("{}")
+    (out / "metrics.json").unlink()
+    train.fit(toy(epochs=1), out)
+    assert (out / "landscape.json").exists()
+
+
 def test_another_experiment_in_the_folder_is_refused(fitted):
     run = fitted(method="sgd")
     before = {p: p.read_bytes() for p in run.out.iterdir()}
