@@ -82,7 +82,8 @@ def test_gap_and_price_are_read_off_between_the_samples():
         rows += [row(method, 0.80 - cost, 10 * cost) for cost in (0.004, 0.03, 0.2)]
     found = fort.plane_row(rows, 0.8, C)
     for method in subspace.SAMPLERS:
-        assert found[f"gap_{method}"] == pytest.approx(0.6 - 0.1, abs=1e-6)
+        reached = 10 * (fort.LOSS + fort.EDGE)
+        assert found[f"gap_{method}"] == pytest.approx(0.6 - reached, abs=1e-6)
         assert found[f"price_{method}"] == pytest.approx(0.06, abs=1e-6)
 
 

@@ -70,6 +70,9 @@ STRENGTHS = 0.5 ** torch.arange(8)  # to choose from, as shares of a sampler's r
 WALK = torch.logspace(-2, 0, 24)  # strengths in the diversity-accuracy plane, alike
 IMAGES, VALIDATION = 1500, 1000
 LOSS = 0.01  # accuracy that a sampler may lose: one point
+EDGE = (
+    2e-5  # less than an image is worth, more than rounding: just a point counts as lost
+)
 CURVE_STEPS = 21
 
 
@@ -231,11 +234,12 @@ def plane_row(rows: list[dict], best: float, classes: int) -> dict[str, float]:
     """Claims 3 and 4, around one optimum of accuracy `best`.
 
     Height is disagreement per error. Each sampler's accuracy and height are smoothed
-    along its strengths, from (best, 0) at strength 0 on. `gap_*`: mean height of the
-    other optima less the sampler's where it has lost a point of accuracy. `price_*`:
-    accuracy that it has lost where it is as high as they are. Over all references the
-    other optima are, on average, as accurate as the reference. `place_*`: 0 on the
-    lower limit curve, 1 on the upper; of samplers where they have lost a point.
+    along its strengths, from the optimum itself, (best, 0), on. `gap_*`: mean height of
+    the other optima less the sampler's where it has lost a point of accuracy.
+    `price_*`: accuracy that it has lost where it is as high as they are. Over all
+    references the other optima are, on average, as accurate as the reference.
+    `place_*`: 0 on the lower limit curve, 1 on the upper; of samplers where they have
+    lost a point.
     """
     points = {
         method: np.array(
@@ -260,7 +264,7 @@ def plane_row(rows: list[dict], best: float, classes: int) -> dict[str, float]:
         # Steps too small to matter, so that equal values have an order.
         steps = 1e-9 * np.arange(len(height))
         cost, height = best - accuracy + steps, height + steps
-        reached = np.interp(LOSS, cost, height)
+        reached = np.interp(LOSS + EDGE, cost, height)
         found[f"gap_{method}"] = level - reached
         found[f"price_{method}"] = np.interp(level, height, cost)
         found[f"place_{method}"] = place(np.array([best - LOSS]), np.array([reached]))
