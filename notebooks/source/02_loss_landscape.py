@@ -126,7 +126,7 @@ step = max(1, settings["epochs"] // 8)
 points = trajectories[:, step - 1 :: step].flatten(0, 1)  # run after run
 unit = points / points.norm(dim=1, keepdim=True)
 cosine = unit @ unit.T
-assert torch.allclose(cosine, landscape.weight_cosine(points), atol=1e-5)
+assert torch.allclose(cosine, landscape.weight_cosine(points), atol=1e-4)
 apart = diversity.pairwise_disagreement(along[:, step - 1 :: step].flatten(0, 1))
 
 # %%
