@@ -97,6 +97,26 @@ def test_a_sampler_that_is_as_high_at_no_cost_has_no_gap_and_no_price():
         assert found[f"price_{method}"] == pytest.approx(0, abs=1e-6)
 
 
+def test_measures_do_not_favour_the_optima_over_a_sampler_as_good_as_new_starts():
+    """Its samples are independent networks of the optima's own accuracy.
+
+    The gap is below 0 on average, since the sampler may lose a point.
+    """
+    found = []
+    for seed in range(40):
+        ends = answers(torch.stack([votes(0.8, 100 * seed + m) for m in range(4)]))
+        fresh = torch.stack([votes(0.8, 100 * seed + 4 + i) for i in range(24)])
+        rows = plane_of("optima", ends[1:], ends[0])
+        for method in subspace.SAMPLERS:
+            rows += plane_of(method, answers(fresh), ends[0])
+        best = float((ends[0].argmax(-1) == LABELS).double().mean())
+        row = fort.plane_row(rows, best, C)
+        found.append((row["gap_dropout"], row["price_dropout"]))
+    gap, price = np.array(found).T
+    assert gap.mean() < 4 * gap.std() / len(gap) ** 0.5
+    assert abs(price.mean()) < 4 * price.std() / len(price) ** 0.5
+
+
 def test_one_lucky_sample_does_not_decide():
     """Isotonic: the mean of neighbours that stand in the wrong order."""
     smooth = fort.smooth(np.array([0.8, 0.7, 0.9, 0.5]), rises=False)

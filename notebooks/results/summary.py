@@ -1,4 +1,4 @@
-"""Print the README's table from the committed results: no training.
+"""Print the README's tables from the committed results: no training.
 
 python notebooks/results/summary.py
 """
@@ -17,6 +17,19 @@ NAMES = {
     "SharpBalance 0.2": "SharpBalance, rho 0.2",
     "random 0.2": "control: random samples",
     "shared 0.2": "control: one shared set",
+}
+FORT = {  # quantities of claims_fort.csv, in the README's words
+    "disagreement between / within runs": "disagreement between runs / late in one run",
+    "points of accuracy that random has lost at the height of optima": "points that "
+    "random steps from an optimum cost, to be as high as other optima",
+    "place between the limits (0 lower, 1 upper): optima": "place of the optima "
+    "between flipped (0) and independent (1) errors",
+    "worst accuracy: curve - straight line, points": "worst accuracy on a fitted curve "
+    "between two optima, less that on the straight line, points",
+    "accuracy: 4 optima - diagonal at one, points": "accuracy of four optima, less "
+    "that of eight Gaussian samples around one, points",
+    "Brier score: 4 optima with diagonal - without": "Brier score of both together, "
+    "less that of four optima",
 }
 LINE = ["SAM 0.2", "SAM 0.1", "DE"]  # from flat to sharp
 
@@ -47,3 +60,12 @@ for label, name in NAMES.items():
         written(100 * runs["shift_accuracy"].to_numpy(), 1) + " %",
     ]
     print("| " + " | ".join(cells) + " |")
+
+claims = pd.read_csv(Path(__file__).with_name("claims_fort.csv"))
+for quantity, name in FORT.items():
+    rows = claims[claims["quantity"] == quantity].set_index("data")
+    found = [
+        f"{row.estimate:.3g} [{row.low:.3g}, {row.high:.3g}]"
+        for row in rows.loc[["fashion-mini", "cifar10"]].itertuples()
+    ]
+    print("| " + " | ".join([name, *found]) + " |")
