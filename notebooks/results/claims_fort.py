@@ -103,12 +103,13 @@ def of_ensembles(data: str, frame: pd.DataFrame) -> Iterator[Row]:
             ("accuracy, points", points, "> 0"),
             ("Brier score", brier, "< 0"),
         ):
-            gaps = [
-                values["optima", most, place] - values[name, 1, place]
-                for place in ("5", "0")
-            ]
-            said = f"{what}: ({most} optima - {label}), severity 5 less clean"
-            yield ask(8, said, sign, gaps[0] - gaps[1])
+            for place in SHIFTED if name == "optima" else SHIFTED[-1:]:
+                there, clean = (
+                    values["optima", most, at] - values[name, 1, at]
+                    for at in (place, "0")
+                )
+                said = f"({most} optima - {label}), severity {place} less clean"
+                yield ask(8, f"{what}: {said}", sign, there - clean)
 
 
 def answers() -> pd.DataFrame:

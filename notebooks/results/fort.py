@@ -70,9 +70,8 @@ STRENGTHS = 0.5 ** torch.arange(8)  # to choose from, as shares of a sampler's r
 WALK = torch.logspace(-2, 0, 24)  # strengths in the diversity-accuracy plane, alike
 IMAGES, VALIDATION = 1500, 1000
 LOSS = 0.01  # accuracy that a sampler may lose: one point
-EDGE = (
-    2e-5  # less than an image is worth, more than rounding: just a point counts as lost
-)
+# Under one image's worth, over rounding: a loss of just a point counts.
+EDGE = 2e-5
 CURVE_STEPS = 21
 
 
@@ -236,8 +235,9 @@ def plane_row(rows: list[dict], best: float, classes: int) -> dict[str, float]:
     Height is disagreement per error. Each sampler's accuracy and height are smoothed
     along its strengths, from the optimum itself, (best, 0), on. `gap_*`: mean height of
     the other optima less the sampler's where it has lost a point of accuracy.
-    `price_*`: accuracy that it has lost where it is as high as they are. Over all
-    references the other optima are, on average, as accurate as the reference.
+    `price_*`: accuracy that it has lost where it is as high as they are (if it never is
+    within its reach: what it has lost there, which is too little). Over all references
+    the other optima are, on average, as accurate as the reference.
     `place_*`: 0 on the lower limit curve, 1 on the upper; of samplers where they have
     lost a point.
     """
@@ -310,6 +310,9 @@ def places(study: Study) -> dict[str, data.Split]:
 
 def ensemble_rows(logits: list[Tensor], split: data.Split, place: str) -> list[dict]:
     """Accuracy, Brier score and JS by number of optima, mean over all subsets.
+
+    Around an optimum JS is that of four networks (of ten checkpoints every second one),
+    in the row of one optimum.
 
     Args:
         logits: of the networks around each optimum; those of one are averaged first.

@@ -66,7 +66,7 @@ def table(asked: Iterable[tuple[Row, str]]) -> pd.DataFrame:
 
 def write(name: str, what: str, frame: pd.DataFrame, seconds: float) -> None:
     """NAME.csv, and NAME.json on how NAME.py made it."""
-    text = frame.to_csv(index=False, float_format="%.4g")
+    text = frame.to_csv(index=False, float_format="%.6g")
     files.write_bytes(HERE / f"{name}.csv", text.encode())
     story = {"what": what, "command": f"python notebooks/results/{name}.py"}
     story |= results.provenance("cpu", seconds)

@@ -27,7 +27,7 @@ FORT = {  # quantities of claims_fort.csv, in the README's words
     "worst accuracy: curve - straight line, points": "worst accuracy on a fitted curve "
     "between two optima, less that on the straight line, points",
     "accuracy: 4 optima - diagonal at one, points": "accuracy of four optima, less "
-    "that of eight Gaussian samples around one, points",
+    "that of eight diagonal Gaussian samples around one, points",
     "Brier score: 4 optima with diagonal - without": "Brier score of both together, "
     "less that of four optima",
 }
