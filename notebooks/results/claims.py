@@ -240,7 +240,7 @@ def main() -> int:
     """Write the table, and how it was made."""
     start = time.monotonic()
     frame, what = answers(), "the eleven claims; runs by the commands in its rows"
-    questions.write("claims", what, frame, time.monotonic() - start)
+    questions.write("claims", what, frame, time.monotonic() - start, digits=4)
     return 0
 
 

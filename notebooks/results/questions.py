@@ -64,9 +64,11 @@ def table(asked: Iterable[tuple[Row, str]]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def write(name: str, what: str, frame: pd.DataFrame, seconds: float) -> None:
+def write(
+    name: str, what: str, frame: pd.DataFrame, seconds: float, digits: int = 6
+) -> None:
     """NAME.csv, and NAME.json on how NAME.py made it."""
-    text = frame.to_csv(index=False, float_format="%.6g")
+    text = frame.to_csv(index=False, float_format=f"%.{digits}g")
     files.write_bytes(HERE / f"{name}.csv", text.encode())
     story = {"what": what, "command": f"python notebooks/results/{name}.py"}
     story |= results.provenance("cpu", seconds)
