@@ -11,13 +11,13 @@ with ours, A B A B ..., in one process; a ratio is the median over the pairs.
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from turns import in_turns
 
 from sbtutor import data, models, stack, vector
 from sbtutor.config import ModelConfig
@@ -85,13 +85,6 @@ def stacked(
     return torch.cat([run(points, buffers, images) for images in batches], dim=1)
 
 
-def seconds(evaluate: Evaluate, *args) -> float:
-    """For a whole plane."""
-    start = time.perf_counter()
-    evaluate(*args)
-    return (time.perf_counter() - start) * PLANE / POINTS
-
-
 def compare(case: str, repeats: int) -> None:
     """Print a line for each other way: seconds of a plane and ratios."""
     model = models.build(CASES[case], (1, SIDE, SIDE), 10, seed=0).eval()
@@ -101,17 +94,12 @@ def compare(case: str, repeats: int) -> None:
     args = (model, center + 0.01 * steps, noise(IMAGES), noise(REFRESH))
     torch.testing.assert_close(stack.logits_at(*args), one_by_one(*args))
     for name, other in (("one by one", one_by_one), ("stacked", stacked)):
-        other(*args), stack.logits_at(*args)  # warm up
-        pairs = [
-            (seconds(other, *args), seconds(stack.logits_at, *args))
-            for _ in range(repeats)
-        ]
-        theirs, ours = (statistics.median(side) for side in zip(*pairs))
-        ratios = sorted(a / b for a, b in pairs)
+        theirs, ours = partial(other, *args), partial(stack.logits_at, *args)
+        found = in_turns(theirs, ours, repeats)
+        theirs, ours = (t * PLANE / POINTS for t in (found.theirs, found.ours))
         print(
             f"{case:10}  {name:10} {theirs:6.1f} s a plane  ours {ours:5.1f} s  "
-            f"ratio {statistics.median(ratios):5.2f} "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            f"{found}",
             flush=True,
         )
 

@@ -18,17 +18,17 @@ one process with one thread; a ratio is the median over the pairs.
 
 import argparse
 import copy
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
+from turns import in_turns
 
 from sbtutor import models, sharpness, vector
 from sbtutor.config import ModelConfig
@@ -181,27 +181,16 @@ PAIRS: dict[str, tuple[Measure, Measure]] = {
 }
 
 
-def timed(run: Measure, *given) -> tuple[float, Tensor]:
-    """Seconds and value."""
-    start = time.perf_counter()
-    value = run(*given)
-    return time.perf_counter() - start, value
-
-
 def compare(what: str, name: str, repeats: int) -> None:
     """Print one line: both times, the median ratio, how far the values differ."""
     theirs, ours = PAIRS[what]
     given = case(name, SAMPLES[name] if what == "fisher" else BATCH)
-    theirs(*given), ours(*given)  # warm up
-    pairs = [(timed(theirs, *given), timed(ours, *given)) for _ in range(repeats)]
-    ratios = sorted(a[0] / b[0] for a, b in pairs)
-    seconds = [statistics.median(p[i][0] for p in pairs) for i in (0, 1)]
-    (_, their_value), (_, our_value) = pairs[-1]
+    found = in_turns(partial(theirs, *given), partial(ours, *given), repeats)
+    their_value, our_value = found.values
     error = float(((our_value - their_value) / their_value).abs().max())
     print(
-        f"{name:9} {what:17} ordinary {seconds[0]:6.2f} s  ours {seconds[1]:6.2f} s  "
-        f"ratio {statistics.median(ratios):5.2f} "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f})  largest difference {error:.1e}",
+        f"{name:9} {what:17} ordinary {found.theirs:6.2f} s  "
+        f"ours {found.ours:6.2f} s  {found}  largest difference {error:.1e}",
         flush=True,
     )
 

@@ -12,8 +12,6 @@ with one thread; a ratio is the median over the pairs.
 
 import argparse
 import itertools
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+from turns import in_turns
 
 from sbtutor import data, models
 from sbtutor.batches import Batches
@@ -153,13 +152,6 @@ def our_steps(
     return run
 
 
-def rate(run: Callable[[], int]) -> float:
-    """Member-samples a second."""
-    start = time.perf_counter()
-    used = run()
-    return used / (time.perf_counter() - start)
-
-
 def compare(case: str, method: str, repeats: int) -> None:
     """Print one line: both rates and the median of their ratios."""
     _, side, channels, _, _ = CASES[case]
@@ -173,14 +165,10 @@ def compare(case: str, method: str, repeats: int) -> None:
         masks = torch.rand(masks.shape, generator=generator) < SAM_SHARE
     theirs = ordinary_steps(case, split, method, masks)
     ours = our_steps(case, split, method, masks)
-    theirs(), ours()  # warm up
-    pairs = [(rate(theirs), rate(ours)) for _ in range(repeats)]
-    theirs_rate, our_rate = (statistics.median(side) for side in zip(*pairs))
-    ratios = sorted(b / a for a, b in pairs)
+    found = in_turns(theirs, ours, repeats, per=float)  # a member and sample each
     print(
-        f"{case:10} {method:13} ordinary {theirs_rate:7.0f}/s  ours {our_rate:7.0f}/s  "
-        f"ratio {statistics.median(ratios):5.2f} "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f})",
+        f"{case:10} {method:13} ordinary {1 / found.theirs:7.0f}/s  "
+        f"ours {1 / found.ours:7.0f}/s  {found}",
         flush=True,
     )
 
