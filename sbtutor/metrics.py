@@ -1,5 +1,7 @@
 """How good predictions are: accuracy, NLL, Brier, calibration, OOD detection."""
 
+from collections.abc import Callable
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import torch
@@ -35,6 +37,25 @@ def ensemble_probs(
     if average == "logits":
         return logits.mean(0).softmax(-1)
     raise ValueError(f"unknown average {average!r}: choose one of probs, logits")
+
+
+def by_size(
+    members: Float[Tensor, "M ..."], measure: Callable[[Tensor], Tensor]
+) -> Float[Tensor, " M"]:
+    """Mean of a measure over all subsets of 1, of 2, ... and of all M members.
+
+    Args:
+        members: logits or probabilities, one row a member.
+        measure: from the rows of a subset, (size, ...), to a scalar.
+    """
+    return torch.stack(
+        [
+            torch.stack(
+                [measure(torch.stack(s)) for s in combinations(members, size)]
+            ).mean()
+            for size in range(1, len(members) + 1)
+        ]
+    )
 
 
 def accuracy(

@@ -369,3 +369,25 @@ def test_bad_scores_are_named(metric, scores, message):
         metric(scores, torch.rand(3))
     with pytest.raises(ValueError, match=f"out_scores {message}"):
         metric(torch.rand(3), scores)
+
+
+def test_by_size_takes_each_subset_once():
+    """Of 1, 2, 4: singles, the pairs (1.5, 2.5, 3), and all (7/3); then their worst."""
+    rows = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    means = metrics.by_size(rows, lambda part: part.mean())
+    torch.testing.assert_close(means, torch.full((3,), 7 / 3, dtype=torch.float64))
+    largest = metrics.by_size(rows, lambda part: part.max())
+    expected = torch.tensor([7 / 3, (2 + 4 + 4) / 3, 4], dtype=torch.float64)
+    torch.testing.assert_close(largest, expected)
+
+
+def test_by_size_of_brier_scores_follows_the_ambiguity():
+    """Exact over all subsets: score(M) = mean member - (1 - 1/M) V."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 50, 3, generator=generator, dtype=torch.float64)
+    probs, labels = logits.softmax(-1), torch.arange(50) % 3
+    found = metrics.by_size(probs, lambda p: metrics.brier(p.mean(0), labels))
+    gain = found[0] - found[1]
+    for size in (2, 3, 4):
+        expected = found[0] - 2 * (1 - 1 / size) * gain
+        torch.testing.assert_close(found[size - 1], expected)

@@ -11,9 +11,9 @@ its tables were known: it took the best of few samples, and drew samples too wil
 make good ensembles. This is the second form, on the same runs.
 """
 
-import itertools
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -323,21 +323,18 @@ def ensemble_rows(logits: list[Tensor], split: data.Split, place: str) -> list[d
     alike = len(logits[0]) == 1  # one network an optimum: an ensemble of optima
     few = [part[:: max(1, len(part) // 4)][:4] for part in logits]
     near = float(torch.stack([diversity.js_divergence(part) for part in few]).mean())
-    rows = []
-    for size in range(1, len(each) + 1):
-        subsets = [list(s) for s in itertools.combinations(range(len(each)), size)]
-        row = {"place": place, "optima": size, "js": np.nan if size > 1 else near}
-        if alike:
-            apart = torch.cat(logits)
-            row["js"] = float(
-                torch.stack([diversity.js_divergence(apart[s]) for s in subsets]).mean()
-            )
-        for name in ("accuracy", "brier") if place != "digits" else ():
-            measure = getattr(metrics, name)
-            values = [measure(each[s].mean(0), split.labels) for s in subsets]
-            row[name] = float(torch.stack(values).mean())
-        rows.append(row)
-    return rows
+    columns = {"js": torch.full((len(each),), torch.nan)}
+    columns["js"][0] = near
+    if alike:
+        columns["js"] = metrics.by_size(torch.cat(logits), diversity.js_divergence)
+    for name in ("accuracy", "brier") if place != "digits" else ():
+        measure = partial(getattr(metrics, name), labels=split.labels)
+        columns[name] = metrics.by_size(each, lambda p, m=measure: m(p.mean(0)))
+    return [
+        {"place": place, "optima": i + 1}
+        | {name: float(values[i]) for name, values in columns.items()}
+        for i in range(len(each))
+    ]
 
 
 def shift_rows(study: Study, samples: list[dict[str, Tensor]]) -> list[dict]:

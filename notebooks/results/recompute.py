@@ -210,19 +210,21 @@ def severities(jobs: int, runs: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 def by_size(seed: int, images: str | int, seen: list[Predictions]) -> list[dict]:
     """Mean over all subsets of each size, and over the given predictions."""
-    rows = []
-    for size in range(1, len(seen[0].logits) + 1):
-        subsets = list(itertools.combinations(range(len(seen[0].logits)), size))
-        row = {"seed": seed, "images": images, "size": size}
-        for name in ("accuracy", "nll", "brier", "ece"):
-            measure = getattr(metrics, name)
-            values = [
-                measure(metrics.ensemble_probs(p.logits[list(subset)]), p.labels)
-                for p, subset in itertools.product(seen, subsets)
-            ]
-            row[name] = float(torch.stack(values).mean())
-        rows.append(row)
-    return rows
+    columns = {
+        name: torch.stack([sizes_of(getattr(metrics, name), p) for p in seen]).mean(0)
+        for name in ("accuracy", "nll", "brier", "ece")
+    }
+    return [
+        {"seed": seed, "images": images, "size": i + 1}
+        | {name: float(values[i]) for name, values in columns.items()}
+        for i in range(len(seen[0].logits))
+    ]
+
+
+def sizes_of(measure: Callable, predictions: Predictions) -> torch.Tensor:
+    """Of ensembles of each size."""
+    probs = predictions.logits.softmax(-1)
+    return metrics.by_size(probs, lambda p: measure(p.mean(0), predictions.labels))
 
 
 def sizes(jobs: int, runs: Path) -> pd.DataFrame:
