@@ -185,7 +185,7 @@ def add_pictures(nb: NotebookNode) -> bool:
         for output in figures:
             figure = json.loads(json.dumps(output.data[PLOTLY]))
             height = figure.get("layout", {}).get("height") or 400
-            size = {"format": "png", "width": 640, "height": height, "scale": 1}
+            size = {"format": "png", "width": 600, "height": height, "scale": 1}
             pictures.append(kaleido.calc_fig_sync(figure, opts=size))
     except Exception as error:  # kaleido and its browser layer raise many kinds
         print(f"no still pictures ({type(error).__name__}): is Chromium installed?")

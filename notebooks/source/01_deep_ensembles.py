@@ -165,6 +165,8 @@ def size_curve(logits, labels, measure):
 
 
 curve = size_curve(logits, labels, metrics.nll)
+package = metrics.by_size(member_probs, lambda p: metrics.nll(p.mean(0), labels))
+assert torch.allclose(torch.tensor(curve), package, atol=1e-6)
 print("NLL by size:", ", ".join(f"{value:.3f}" for value in curve))
 
 # %% [markdown]

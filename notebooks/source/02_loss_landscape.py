@@ -132,7 +132,7 @@ apart = diversity.pairwise_disagreement(along[:, step - 1 :: step].flatten(0, 1)
 # %%
 from sbtutor import maps
 
-pair = {"weight cosine": cosine.cpu(), "disagreement": apart}
+pair = {"weight cosine": cosine.cpu().round(decimals=2), "disagreement": apart}
 title = "Three runs: within a run alike, between runs orthogonal and different"
 maps.heatmaps(pair, ["1", "2", "3"], title, f"every {step}th epoch, early ones first")
 
@@ -443,11 +443,10 @@ pd.DataFrame(rows).T
 
 # %% [markdown]
 # All prices and all gaps lie above 0. To be as high as another optimum, a sampler pays 3 to
-# 4 points on fashion-mini, and 21 to 25 on CIFAR-10. (At least: around about 12 of the 32
-# optima on CIFAR-10 *low rank* does not get that high within its reach, nor *diagonal* around
-# 3. Then the loss at full reach counts.) Having paid one point, it still lies .18 to .22
-# below the optima, whose height is .53 (CIFAR-10: .55 to .62 below .90). So at equal accuracy
-# the optima lie above every sampler, on both data sets.
+# 4 points on fashion-mini, and 21 to 25 on CIFAR-10. (At least: some samplers never get
+# that high within their reach. Then the loss at full reach counts.) Having paid one point,
+# it still lies .18 to .22 below the optima, whose height is .53 (CIFAR-10: .55 to .62 below
+# .90). So at equal accuracy the optima lie above every sampler, on both data sets.
 #
 # ## A map of predictions
 #
@@ -595,6 +594,24 @@ by_size("cifar10", "accuracy", "0", "diagonal")
 # differs between seeds as a whole. They may overlap where each seed has the same order; the
 # table of claims below compares within seeds.)
 #
+# Here is what each way changes, against the single network:
+
+# %%
+shift["points"] = 100 * shift["accuracy"]
+
+
+def changes(place):
+    """Points of accuracy and Brier score less the single network's, mean over seeds."""
+    rows = shift[(shift["place"] == place) & shift["optima"].isin([1, 4])]
+    rows = rows[~rows["method"].str.startswith("wild")]
+    keys = ["method", "data", "optima"]
+    means = rows.groupby(keys, sort=False)[["points", "brier"]].mean().unstack("data")
+    return (means - means.loc["optima", 1]).unstack("optima").round(4)
+
+
+print(changes("0").to_string())
+
+# %% [markdown]
 # On CIFAR-10 the second optimum brings 3.7 points of accuracy, and four bring 6.2. Samples
 # around *one* optimum change the accuracy by -0.2 to 0.2 points (the average and the trajectory
 # by 0.2 and 0.3). But they lower its Brier score, by .011 to .015 (the average and the
@@ -606,8 +623,8 @@ by_size("cifar10", "accuracy", "0", "diagonal")
 # already.
 #
 # On fashion-mini four optima bring 0.8 points and lower the Brier score by .012. Samples
-# around one change it by -.001 to .001. On top of four optima they make it worse by about .001
-# or less.
+# around one change it by -.001 to .002. On top of four optima they make it worse by about
+# .001 or less.
 #
 # ## Under shift
 #
@@ -642,12 +659,18 @@ def by_severity(images: str, quantity: str, sampler: str):
 by_severity("cifar10", "brier", "diagonal")
 
 # %% [markdown]
+# The same table at severity 5:
+
+# %%
+print(changes("5").to_string())
+
+# %% [markdown]
 # In Brier score the gap between four optima and the single network is wider at severity 5
 # than on clean images: on CIFAR-10 .089 against .084, on fashion-mini .038 against .012. In
 # accuracy it is not: on CIFAR-10 it shrinks from 6.2 to 2.3 points, since at severity 5 all
-# are poor (33 and 35 %); on fashion-mini it grows from 0.8 to 1.6 points at severity 4, and
-# is back at 0.8 at severity 5. And under strong shift the samples help, even at four optima:
-# on CIFAR-10, at severity 5, *diagonal* lowers the Brier score by .044 around one optimum, and
+# are poor; on fashion-mini it grows from 0.8 to 1.6 points at severity 4, and is back at
+# 0.8 at severity 5. And under strong shift the samples help, even at four optima: on
+# CIFAR-10, at severity 5, *diagonal* lowers the Brier score by .044 around one optimum, and
 # by .019 around four.
 #
 # A network that sees something strange should become unsure. The members of an ensemble
@@ -692,10 +715,20 @@ def js_by_place(images: str):
 js_by_place("fashion-mini")
 
 # %% [markdown]
+# And on both data sets, at three places:
+
+# %%
+four = (shift["method"] == "optima") & (shift["optima"] == 4)
+compared = shift[four | shift["method"].str.startswith("wild")]
+compared = compared[compared["place"].isin(["0", "5", "digits"])]
+js_table = compared.pivot_table("js", "method", ["data", "place"], sort=False)
+print(js_table.round(3).to_string())
+
+# %% [markdown]
 # The optima contradict each other most, at every severity and on digits. So it is for all six
 # kinds of neighbours, on both data sets: 84 comparisons. On fashion-mini the JS of the optima
 # rises from .027 to .092 at severity 5, and to .170 on digits; that of wild samples at most
-# from .016 to .022, and .034 on digits. On CIFAR-10 it is .186, .205 and .243, of wild samples
+# from .016 to .022, and .033 on digits. On CIFAR-10 it is .186, .205 and .243, of wild samples
 # at most .048.
 #
 # ## Explore
@@ -797,7 +830,7 @@ pd.concat([about(4, "optima|lost"), about(6)])
 about(5, "without")
 
 # %% tags=["nbval-check-output"]
-about(8, "one network")
+print(about(8, "one network").to_string())
 
 # %% tags=["nbval-check-output"]
 print("\n".join(claims["command"].unique()))
