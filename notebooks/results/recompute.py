@@ -14,6 +14,8 @@ NAME is one of
               round (flattest), quality by severity and size (ablation_severity.csv)
     landscape Fort et al.'s two networks, on fashion-mini and on 10,000 CIFAR-10 images
               at 16x16 (to be imported, as above): what `fort.py` measures, three tables
+    hyper     fashion-mini, an MLP and LeNet: hyperparameter, batch and hyper-batch
+              ensembles as `wenzel.py` measures them, four tables
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -38,6 +40,7 @@ from pathlib import Path
 import fort
 import pandas as pd
 import torch
+import wenzel
 
 from sbtutor import config, data, evaluate, files, metrics, results, train
 from sbtutor.config import DataConfig, Experiment, ModelConfig
@@ -245,11 +248,20 @@ def ablation(jobs: int, runs: Path) -> Tables:
 def landscapes(jobs: int, runs: Path) -> Tables:
     """One row a run; its diversity-accuracy plane; its ensembles under shift."""
     folders = each(jobs, fit_one, fort.experiments(), itertools.repeat(runs))
-    found = each(jobs, fort.measure, folders)
+    return parts("landscape", each(jobs, fort.measure, folders))
+
+
+def parts(name: str, found: list[dict[str, list[dict]]]) -> Tables:
+    """A table for each part of what was measured."""
     return {
-        f"landscape{part}": pd.DataFrame([row for rows in found for row in rows[part]])
+        f"{name}{part}": pd.DataFrame([row for rows in found for row in rows[part]])
         for part in found[0]
     }
+
+
+def hypers(jobs: int, runs: Path) -> Tables:
+    """By method and size; kinds of ensembles of three; under shift; their ranges."""
+    return parts("hyper", each(jobs, wenzel.measure, wenzel.tasks(runs)))
 
 
 def fit_one(experiment: Experiment, runs: Path) -> Path:
@@ -272,6 +284,11 @@ WHAT = {
     "and of MediumCNN (width 16) on 10,000 CIFAR-10 images (JPEG) at 16x16",
     "landscape_plane": "the runs of landscape: networks around each optimum",
     "landscape_shift": "the runs of landscape: ensembles by severity and size",
+    "hyper": "eight searches for an MLP, five for LeNet, on fashion-mini at 14x14: "
+    "ensembles by method and size",
+    "hyper_kinds": "the searches of hyper: six kinds of ensembles of three",
+    "hyper_shift": "the ensembles of hyper_kinds under 15 corruptions, by severity",
+    "hyper_ranges": "learned ranges of the hyper-batch ensembles of hyper_kinds, log10",
 }
 
 
@@ -292,6 +309,7 @@ COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
     "sweep": lambda jobs, runs: one("sweep", measured(jobs, runs, sweep())),
     "ablation": ablation,
     "landscape": landscapes,
+    "hyper": hypers,
 }
 
 
