@@ -16,6 +16,7 @@ NAME is one of
               at 16x16 (to be imported, as above): what `fort.py` measures, three tables
     hyper     fashion-mini, an MLP and LeNet: hyperparameter, batch and hyper-batch
               ensembles as `wenzel.py` measures them, four tables
+    hyper_tau fashion-mini, an MLP and LeNet: ranges of hyper-batch ensembles by tau
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -261,7 +262,15 @@ def parts(name: str, found: list[dict[str, list[dict]]]) -> Tables:
 
 def hypers(jobs: int, runs: Path) -> Tables:
     """By method and size; kinds of ensembles of three; under shift; their ranges."""
-    return parts("hyper", each(jobs, wenzel.measure, wenzel.tasks(runs)))
+    todo = wenzel.tasks(runs, wenzel.SEEDS)
+    return parts("hyper", each(jobs, wenzel.measure, todo))
+
+
+def taus(jobs: int, runs: Path) -> Tables:
+    """One row a tau, member and hyperparameter."""
+    todo = wenzel.tasks(runs, wenzel.TAU_SEEDS)
+    found = each(jobs, wenzel.measure_tau, todo)
+    return one("hyper_tau", pd.DataFrame([row for rows in found for row in rows]))
 
 
 def fit_one(experiment: Experiment, runs: Path) -> Path:
@@ -289,6 +298,8 @@ WHAT = {
     "hyper_kinds": "the searches of hyper: six kinds of ensembles of three",
     "hyper_shift": "the ensembles of hyper_kinds under 15 corruptions, by severity",
     "hyper_ranges": "learned ranges of the hyper-batch ensembles of hyper_kinds, log10",
+    "hyper_tau": "hyper-batch ensembles of three with a fast tuner, on fashion-mini at "
+    "14x14: five of MLPs, three of LeNets; learned ranges, log10",
 }
 
 
@@ -310,6 +321,7 @@ COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
     "ablation": ablation,
     "landscape": landscapes,
     "hyper": hypers,
+    "hyper_tau": taus,
 }
 
 
