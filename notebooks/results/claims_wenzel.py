@@ -7,8 +7,8 @@ writes claims_wenzel.csv and its .json.
 
 The questions and their thresholds were written down before any of these tables existed;
 settings of hyper-batch ensembles were chosen by validation NLL with seeds 900 and 910.
-Those on hyper_tau.csv, a faster tuner, were added when two seeds of hyper_ranges.csv were
-known, in which the ranges hardly moved.
+Those on hyper_tau.csv, a faster tuner, were added when two seeds of hyper_ranges.csv
+were known, in which the ranges hardly moved.
 
 An interval is the 95 % t-interval over the seeds of a network. All see the same images,
 so it does not say what other images would give. None is adjusted for the number of

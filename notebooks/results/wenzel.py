@@ -1,4 +1,4 @@
-"""What `recompute.py hyper` and `hyper_tau` measure: Wenzel et al. 2020 on fashion-mini.
+"""What `recompute.py hyper` and `hyper_tau` measure: Wenzel et al. in small.
 
 For each network and seed: a random search; ensembles of one to five members by three
 methods, and at the same cost; a batch and a hyper-batch ensemble of three; all of them
@@ -77,9 +77,9 @@ class Task:
     folder: Path
 
 
-def tasks(runs: Path) -> list[Task]:
+def tasks(runs: Path, seeds: dict[str, range]) -> list[Task]:
     """All, those with the same network after each other."""
-    return [Task(model, seed, runs / model) for model in SEEDS for seed in SEEDS[model]]
+    return [Task(model, seed, runs / model) for model in seeds for seed in seeds[model]]
 
 
 def quality(probs: Tensor, labels: Tensor) -> dict[str, float]:
