@@ -1,0 +1,133 @@
+"""The same task for many items, in several processes."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from sbtutor.progress import Progress
+
+
+def cores() -> int:
+    """The number of processor cores that this process may use."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(
+    task: Callable[[Any], Any],
+    items: Iterable[Any],
+    jobs: int | None = None,
+    label: str | None = None,
+) -> list[Any]:
+    """The task's result for each item, in the order of the items.
+
+    Each process uses one torch thread. One job, or one item, runs in this process
+    with its own threads. An error in a task ends the other tasks and is raised here.
+    The processes end with this one, however it ends.
+
+    Args:
+        task: a function that stands in a module, or `functools.partial` of one: the
+            processes import it, so it cannot be written in a notebook. A script must
+            call this below `if __name__ == "__main__":`.
+        items: what the task is called with; each can be pickled.
+        jobs: how many processes; None takes all `cores`.
+        label: shows progress under this name, if given.
+
+    Raises:
+        ValueError: jobs < 1; a task that was written in a notebook.
+        RuntimeError: a process died.
+    """
+    items = list(items)
+    jobs = cores() if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}; None takes all cores")
+    if jobs > 1:
+        _check_importable(task)
+    jobs = min(jobs, len(items))
+    progress = Progress(label, len(items)) if label and items else None
+
+    def finished() -> None:
+        if progress:
+            progress.step(f"{jobs} at a time" if jobs > 1 else "one at a time")
+
+    try:
+        if jobs > 1:
+            return _in_processes(task, items, jobs, finished)
+        results = []
+        for item in items:
+            results.append(task(item))
+            finished()
+        return results
+    finally:
+        if progress:
+            progress.close()
+
+
+def _check_importable(task: Callable[[Any], Any]) -> None:
+    while isinstance(task, functools.partial):
+        task = task.func
+    module = getattr(task, "__module__", None)
+    if module == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+        raise ValueError(
+            f"{getattr(task, '__name__', task)} was written in a notebook, where other "
+            "processes cannot import it: put it into a .py file, or write jobs=1"
+        )
+
+
+def _in_processes(
+    task: Callable[[Any], Any],
+    items: list[Any],
+    jobs: int,
+    finished: Callable[[], None],
+) -> list[Any]:
+    # spawn: a forked copy of a process with threads or a GPU context can hang.
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _start, (theirs,))
+    try:
+        futures = [pool.submit(task, item) for item in items]
+        for future in as_completed(futures):
+            future.result()
+            finished()
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process died, perhaps for want of memory: run the same again "
+            "with fewer jobs, what was finished is kept; in a script, the call must "
+            'stand below `if __name__ == "__main__":`'
+        ) from error
+    except BaseException:
+        ours.close()  # ends the processes in the midst of their tasks
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
+
+
+def _start(lifeline: Connection) -> None:
+    """In each new process."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    """Ends this process once the other end is closed, if only by the parent's death."""
+    try:
+        lifeline.poll(None)
+    finally:
+        os._exit(1)
