@@ -95,6 +95,7 @@ class ModelConfig:
     width: int | None = None  # channels (or hidden units) of the first stage
     norm: Norm = "batch"  # no effect on mlp, lenet, medium_cnn: no norm layers there;
     # "none" turns small_cnn into the SmallCNN of Fort et al.
+    dropout: float = 0.0  # rate in front of each linear layer but the first weights
 
     def __post_init__(self) -> None:
         _make_plain(self)
@@ -108,6 +109,10 @@ class ModelConfig:
         _check(
             self.width is None or self.width >= 1,
             f"model width must be at least 1 or None (the usual), got {self.width}",
+        )
+        _check(
+            0 <= self.dropout < 1,
+            f"model dropout must be in [0, 1), got {self.dropout}; 0 is no dropout",
         )
 
 

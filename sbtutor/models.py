@@ -236,6 +236,16 @@ def _wide_resnet(
     yield from _pooled_head(inputs, classes)
 
 
+def _with_dropout(layers: Layers, rate: float) -> Layers:
+    """Dropout in front of each linear layer, but never of the images themselves."""
+    has_weights = False
+    for name, layer in layers:
+        if rate > 0 and has_weights and isinstance(layer, nn.Linear):
+            yield f"dropout_{name}", nn.Dropout(rate)
+        has_weights = has_weights or any(True for _ in layer.parameters())
+        yield name, layer
+
+
 def _least_side(config: ModelConfig) -> int:
     """Pixels that the model's pooling needs."""
     if config.name == "small_cnn" and config.norm == "none":
@@ -273,10 +283,11 @@ def build(
     Convolutions start from He et al.'s normal distribution, linear layers from
     PyTorch's default; Fort et al.'s two networks (medium_cnn, and small_cnn with norm
     "none") from Glorot and Bengio's uniform one, biases too, as in their code. The
-    global random state is left as it was.
+    global random state is left as it was. Dropout changes neither the parameters'
+    names nor their first values.
 
     Args:
-        config: architecture, width and norm.
+        config: architecture, width, norm and dropout.
         in_shape: (C, H, W) of one image.
         classes: number of classes.
         seed: the same seed gives the same weights, bit for bit.
@@ -297,7 +308,8 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         layers = OrderedDict(normalize=Normalize(in_shape[0]))
-        layers.update(_layers(config, in_shape, classes))
+        body = _layers(config, in_shape, classes)
+        layers.update(_with_dropout(body, config.dropout))
         model = nn.Sequential(layers)
         as_fort = config.name == "medium_cnn" or config.norm == "none"
         for module in model.modules():

@@ -37,6 +37,12 @@ def test_the_paper_preset_is_the_papers_sharpbalance_on_cifar10():
     assert (paper.data.name, paper.model.name) == ("cifar10", "resnet18")
 
 
+def test_a_run_of_before_dropout_can_still_be_read():
+    saved = config.preset("class").to_dict()
+    del saved["model"]["dropout"]
+    assert Experiment.from_dict(saved) == config.preset("class")
+
+
 def test_milestones_may_be_a_list_and_root_a_path(tmp_path):
     """What papermill and pathlib hand over compares equal to what JSON gives back."""
     assert TrainConfig(milestones=[3, 5]) == TrainConfig(milestones=(3, 5))
@@ -63,6 +69,11 @@ def test_configs_cannot_be_changed_after_their_check():
             "norm='none' is for small_cnn and medium_cnn, got resnet8; write norm='gr",
         ),
         (lambda: ModelConfig(width=0), "model width must be at least 1 .*got 0"),
+        (
+            lambda: ModelConfig(dropout=1.0),
+            r"dropout must be in \[0, 1\), got 1.0; 0 is",
+        ),
+        (lambda: ModelConfig(dropout=-0.1), r"dropout must be in \[0, 1\), got -0.1"),
         (lambda: DataConfig(limit=0), "data limit must be at least 1 .*got 0"),
         (lambda: DataConfig(size=-1), "data size must be at least 1 .*got -1"),
     ],

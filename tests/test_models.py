@@ -1,5 +1,7 @@
 """The networks are the papers': parameter counts, references, seeds."""
 
+import dataclasses
+import itertools
 import math
 from typing import get_args
 
@@ -23,6 +25,12 @@ def built(name, norm="batch", width=None, side=None, classes=10, seed=0):
     side = side or SIZES.get(name, 8)
     model = ModelConfig(name=name, width=width, norm=norm)
     return models.build(model, (3, side, side), classes, seed)
+
+
+def dropping(name, rate, norm="batch"):
+    model = ModelConfig(name=name, width=None if name == "mlp" else 4, norm=norm)
+    model = dataclasses.replace(model, dropout=rate)
+    return models.build(model, (3, 16, 16), 10, 0)
 
 
 def images(count=4, side=8, seed=0, dtype=torch.float32):
@@ -207,6 +215,65 @@ def test_one_class_is_refused():
 def test_any_width_has_a_norm(width, norm):
     """The number of groups divides the channels, whatever they are."""
     assert built("small_cnn", norm, width=width)(images()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "linear", "fixed"),
+    [
+        ("mlp", "batch", ["hidden2", "head"], 0),
+        ("lenet", "batch", ["hidden1", "hidden2", "head"], 0),
+        ("small_cnn", "batch", ["head"], 0),
+        ("small_cnn", "none", ["head"], 3),
+        ("medium_cnn", "batch", ["head"], 4),
+        ("resnet8", "group", ["head"], 0),
+        ("wrn28_10", "batch", ["head"], 0),
+    ],
+)
+def test_dropout_comes_before_linear_layers_but_not_before_the_first_weights(
+    name, norm, linear, fixed
+):
+    """Fort et al.'s networks keep the dropout layers of their own, at 0.1."""
+    plain, ours = (dropping(name, rate, norm) for rate in (0.0, 0.4))
+    rates = [layer.p for layer in plain.modules() if isinstance(layer, nn.Dropout)]
+    assert rates == [0.1] * fixed
+    layers = list(ours.named_children())
+    before = [
+        following
+        for (_, layer), (following, _) in itertools.pairwise(layers)
+        if isinstance(layer, nn.Dropout) and layer.p == 0.4
+    ]
+    assert before == linear
+    assert len(ours) == len(plain) + len(linear)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("name", get_args(config.ModelName))
+def test_dropout_changes_neither_names_nor_first_weights(name, norm):
+    """So that a rate can be searched from one initialisation."""
+    plain, ours = (dropping(name, rate, norm).eval() for rate in (0.0, 0.4))
+    assert list(plain.state_dict()) == list(ours.state_dict())
+    pairs = zip(plain.state_dict().values(), ours.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in pairs)
+    x = images(2, 16)
+    assert torch.equal(plain(x), ours(x))
+
+
+def test_dropout_drops_at_its_rate_what_the_linear_layer_sees():
+    """Of 128 * 400 units that are not 0, a share of 0.4, to 4 standard errors."""
+    model = dropping("mlp", 0.4).train()
+    seen = {}
+    model.relu2.register_forward_hook(lambda *call: seen.update(units=call[-1]))
+    model.head.register_forward_pre_hook(lambda _, given: seen.update(left=given[0]))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model(images(400, 16))
+    alive = seen["units"] > 0
+    kept = seen["left"][alive] > 0
+    torch.testing.assert_close(
+        seen["left"][alive][kept], seen["units"][alive][kept] / 0.6
+    )
+    error = math.sqrt(0.4 * 0.6 / len(kept))
+    assert abs((~kept).double().mean() - 0.4) < 4 * error
 
 
 def modes(model):
