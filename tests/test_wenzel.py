@@ -1,5 +1,6 @@
 """What is measured for Wenzel et al.'s claims, on networks whose answers are known."""
 
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,59 @@ def test_ranges_are_told_as_powers_of_ten():
     assert found[1] == pytest.approx((-1, 1, -3, 2), abs=1e-6)
     mean = loguniform.mean(low, high).flatten()  # where such a member predicts
     assert mean.tolist() == pytest.approx([0.99 / 4.60517, 9.9 / 4.60517], rel=1e-4)
+
+
+def signed(method, seed, value):
+    """A row in which each quantity of a method is `value`, apart from its seed's."""
+    return dict(network="mlp", method=method, seed=seed, size=2, severity=1,
+                accuracy=value, nll=value + seed, brier=0, ece=0, val_nll=0, members=2,
+                largest_share=0.6, is_top=0, largest_rise=-0.1, member_accuracy=0.1,
+                member_nll=9, digits_auroc=value, worst_accuracy=value, parameters=2,
+                one_network=1)  # fmt: skip
+
+
+def test_differences_have_the_sign_that_their_names_say():
+    """Values rise from hyper-deep on, so that no sign can be swapped."""
+    order = ["hyper-deep", "deep", claims_wenzel.TUNED, "batch", "single"]
+    kinds = [signed(m, s, 0.1 * (i + 1)) for i, m in enumerate(order) for s in (1, 2)]
+    frame = pd.DataFrame(kinds)
+    shift = pd.concat([frame.assign(severity=s) for s in claims_wenzel.SEVERITIES])
+    rows = {r.quantity: r for r in claims_wenzel.of_kinds("mlp", frame, shift)}
+    for a, b in itertools.pairwise(order):
+        assert rows[f"NLL: {a} - {b}"].values.tolist() == pytest.approx([-0.1, -0.1])
+    worst = f"worst accuracy, points: {claims_wenzel.TUNED} - batch, severity 3"
+    assert rows[worst].values.tolist() == pytest.approx([-10, -10])
+    auroc = "AUROC of digits: hyper-deep - deep"
+    assert rows[auroc].values.tolist() == pytest.approx([-0.1, -0.1])
+    gain = f"accuracy, points: {claims_wenzel.TUNED} - its mean member"
+    assert rows[gain].values.tolist() == pytest.approx([20, 20])
+
+    names = ["hyper-deep", "deep", "deep, same cost", "fixed-init", "top"]
+    names.append("fixed-init, same cost")
+    sizes = [signed(m, s, 0.1 * (i + 1)) for i, m in enumerate(names) for s in (1, 2)]
+    sizes = [row | {"size": k} for row in sizes for k in claims_wenzel.SIZES]
+    frame = pd.DataFrame(sizes)
+    found = {r.quantity: r for r in claims_wenzel.of_sizes("mlp", frame)}
+
+    def mean(name):
+        return found[name].values.mean()
+
+    assert mean("NLL: 3 members, hyper-deep - deep") == pytest.approx(-0.1)
+    points = "accuracy, points: 3 members, hyper-deep - deep, same cost"
+    assert mean(points) == pytest.approx(-20)
+    assert mean("NLL: 2 members, greedy - the best") == pytest.approx(-0.1)
+    assert mean("NLL: 5 members, fixed-init - deep") == pytest.approx(0.2)
+    assert mean("NLL: 5 members, hyper-deep - fixed-init") == pytest.approx(-0.3)
+    cost = "NLL: 4 members, fixed-init at the same cost - hyper-deep"
+    assert mean(cost) == pytest.approx(0.5)
+    assert mean("2 members, share of searches with unequal weights") == 1
+    others = "2 members, share of searches in which greedy takes others than the best"
+    assert mean(others) == 1
+
+    inits = frame[frame["method"] == "deep"]
+    again = {r.quantity: r for r in claims_wenzel.of_inits("mlp", frame, inits)}
+    name = "NLL: 2 members, random inits at the same cost - hyper-deep"
+    assert again[name].values.mean() == pytest.approx(0.1)
 
 
 def ranges(widths, shift):
