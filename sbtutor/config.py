@@ -95,7 +95,7 @@ class ModelConfig:
     width: int | None = None  # channels (or hidden units) of the first stage
     norm: Norm = "batch"  # no effect on mlp, lenet, medium_cnn: no norm layers there;
     # "none" turns small_cnn into the SmallCNN of Fort et al.
-    dropout: float = 0.0  # rate in front of each linear layer but the first weights
+    dropout: float = 0.0  # rate before each linear layer but a first one; 0: none
 
     def __post_init__(self) -> None:
         _make_plain(self)

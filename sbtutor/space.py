@@ -64,9 +64,11 @@ class Space:
 def groups(model: nn.Module) -> dict[str, list[str]]:
     """Names of the parameters that share one L2 strength, by the group's name.
 
-    A group is a linear or convolutional layer with its bias; in residual networks all
-    blocks of one stage are one group, as in Wenzel et al. 2020. Norm layers have no L2
-    here (there: a fixed one).
+    A group is one of the network's top layers with all that it holds: in the networks
+    of `models` a linear or convolutional layer with its bias, or all blocks of one
+    stage of a residual network. Wenzel et al. 2020 group them so, too, but for the last
+    layer, whose bias is a group of its own there. Norm layers have no L2 here (there: a
+    fixed one).
 
     Raises:
         ValueError: a layer with parameters that is neither linear, nor convolutional,

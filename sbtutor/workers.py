@@ -54,9 +54,9 @@ def run(
     jobs = cores() if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; None takes all cores")
+    jobs = min(jobs, len(items))
     if jobs > 1:
         _check_importable(task)
-    jobs = min(jobs, len(items))
     progress = Progress(label, len(items)) if label and items else None
 
     def finished() -> None:

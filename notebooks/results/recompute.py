@@ -16,7 +16,8 @@ NAME is one of
               at 16x16 (to be imported, as above): what `fort.py` measures, three tables
     hyper     fashion-mini, an MLP and LeNet: hyperparameter, batch and hyper-batch
               ensembles as `wenzel.py` measures them, four tables
-    hyper_tau fashion-mini, an MLP and LeNet: ranges of hyper-batch ensembles by tau
+    hyper_tau fashion-mini, an MLP: ranges of hyper-batch ensembles by tau
+    hyper_inits  the searches of hyper again, each network from its own first weights
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -30,11 +31,11 @@ FOLDER, so that an interrupted command goes on where it stopped.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ import pandas as pd
 import torch
 import wenzel
 
-from sbtutor import config, data, evaluate, files, metrics, results, train
+from sbtutor import config, data, evaluate, files, metrics, results, train, workers
 from sbtutor.config import DataConfig, Experiment, ModelConfig
 from sbtutor.predict import Predictions, predict
 
@@ -126,9 +127,13 @@ def fit_group(group: list[tuple[str, Experiment]], runs: Path) -> list[Path]:
 
 def each(jobs: int, task: Callable, *arguments: Iterable) -> list:
     """The task's results, in order, from processes with one thread each."""
-    limit = dict(initializer=torch.set_num_threads, initargs=(1,))
-    with ProcessPoolExecutor(jobs, **limit) as pool:
-        return list(pool.map(task, *arguments))
+    items = list(zip(*arguments, strict=False))  # an argument may repeat without end
+    return workers.run(functools.partial(call, task), items, jobs)
+
+
+def call(task: Callable, arguments: tuple) -> object:
+    """The task's result; importable, as processes need it."""
+    return task(*arguments)
 
 
 def methods(
@@ -281,6 +286,13 @@ def fit_one(experiment: Experiment, runs: Path) -> Path:
     return folder
 
 
+def inits(jobs: int, runs: Path) -> Tables:
+    """One row a size; the networks of `hyper` are needed, and lie in its folder."""
+    todo = wenzel.tasks(runs.with_name("hyper"), {"mlp": wenzel.SEEDS["mlp"]})
+    found = each(jobs, wenzel.measure_inits, todo)
+    return one("hyper_inits", pd.DataFrame([row for rows in found for row in rows]))
+
+
 WHAT = {
     "settings": "two ensembles a setting on fashion-mini at 14x14; read val_* only",
     "fashion": "eight ensembles a method on fashion-mini at 14x14, preset class",
@@ -299,7 +311,9 @@ WHAT = {
     "hyper_shift": "the ensembles of hyper_kinds under 15 corruptions, by severity",
     "hyper_ranges": "learned ranges of the hyper-batch ensembles of hyper_kinds, log10",
     "hyper_tau": "hyper-batch ensembles of three with a fast tuner, on fashion-mini at "
-    "14x14: five of MLPs, three of LeNets; learned ranges, log10",
+    "14x14: five of MLPs; learned ranges, log10",
+    "hyper_inits": "eight searches for an MLP on fashion-mini at 14x14, each network "
+    "from its own first weights: greedy ensembles by size",
 }
 
 
@@ -322,6 +336,7 @@ COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
     "landscape": landscapes,
     "hyper": hypers,
     "hyper_tau": taus,
+    "hyper_inits": inits,
 }
 
 

@@ -31,6 +31,13 @@ FORT = {  # quantities of claims_fort.csv, in the README's words
     "Brier score: 4 optima with diagonal - without": "Brier score of both together, "
     "less that of four optima",
 }
+WENZEL = {  # methods of hyper_kinds.csv, in the README's words
+    "single": "one network, the best of 50 tried",
+    "deep": "deep ensemble of three",
+    "hyper-deep": "hyper-deep ensemble of three",
+    "batch": "batch ensemble of three",
+    "hyper-batch, tau 0.0001": "hyper-batch ensemble of three",
+}
 LINE = ["SAM 0.2", "SAM 0.1", "DE"]  # from flat to sharp
 
 
@@ -69,3 +76,18 @@ for quantity, name in FORT.items():
         for row in rows.loc[["fashion-mini", "cifar10"]].itertuples()
     ]
     print("| " + " | ".join([name, *found]) + " |")
+
+kinds = pd.read_csv(Path(__file__).with_name("hyper_kinds.csv"))
+for method, name in WENZEL.items():
+    rows = kinds[kinds["method"] == method]
+    size = rows.groupby("network")["parameters"].first()
+    one = rows.groupby("network")["one_network"].first()
+    cells = [name]
+    for network in ("mlp", "lenet"):
+        own = rows[rows["network"] == network]
+        cells += [
+            written(own["nll"].to_numpy(), 3),
+            written(100 * own["accuracy"].to_numpy(), 1) + " %",
+            f"{size[network] / one[network]:.2f}",
+        ]
+    print("| " + " | ".join(cells) + " |")
