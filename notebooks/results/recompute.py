@@ -268,7 +268,9 @@ def parts(name: str, found: list[dict[str, list[dict]]]) -> Tables:
 def hypers(jobs: int, runs: Path) -> Tables:
     """By method and size; kinds of ensembles of three; under shift; their ranges."""
     todo = wenzel.tasks(runs, wenzel.SEEDS)
-    return parts("hyper", each(jobs, wenzel.measure, todo))
+    made = parts("hyper", each(jobs, wenzel.measure, todo))
+    made["hyper"].loc[0, "seconds"] = wenzel.seconds(runs)
+    return made
 
 
 def taus(jobs: int, runs: Path) -> Tables:
@@ -305,7 +307,7 @@ WHAT = {
     "and of MediumCNN (width 16) on 10,000 CIFAR-10 images (JPEG) at 16x16",
     "landscape_plane": "the runs of landscape: networks around each optimum",
     "landscape_shift": "the runs of landscape: ensembles by severity and size",
-    "hyper": "eight searches for an MLP, five for LeNet, on fashion-mini at 14x14: "
+    "hyper": "eight searches for an MLP, four for LeNet, on fashion-mini at 14x14: "
     "ensembles by method and size",
     "hyper_kinds": "the searches of hyper: six kinds of ensembles of three",
     "hyper_shift": "the ensembles of hyper_kinds under 15 corruptions, by severity",
