@@ -114,6 +114,46 @@ def test_fort_et_als_claims_are_those_of_the_tables():
     pd.testing.assert_frame_equal(frame, again, rtol=1e-3, check_exact=False)
 
 
+WENZEL = {
+    "hyper": ("network", "method", "size"),
+    "hyper_kinds": ("network", "method"),
+    "hyper_shift": ("network", "method", "severity"),
+    "hyper_ranges": ("network", "tau", "member", "name"),
+}
+
+
+@pytest.mark.parametrize("name", WENZEL)
+def test_the_hyperparameter_ensembles_tables_are_whole(name, capsys):
+    """Each kind of row once for each seed; NaN only where nothing was selected."""
+    frame = results.committed(FOLDER / name)
+    assert "recompute.py hyper\n" in capsys.readouterr().out
+    seeds = {n: list(seeds) for n, seeds in load("wenzel").SEEDS.items()}
+    for keys, part in frame.groupby(list(WENZEL[name])):
+        assert sorted(part["seed"]) == seeds[keys[0]]
+    assert not frame.drop(columns="largest_rise", errors="ignore").isna().any(axis=None)
+
+
+def test_trainings_are_those_of_the_accounts():
+    """kappa + K - 1 for deep ensembles; at the same cost as many as for hyper-deep."""
+    frame = results.committed(FOLDER / "hyper")
+    by = frame.set_index(["network", "seed", "size", "method"])["trainings"].unstack()
+    size = by.index.get_level_values("size")
+    kappa = load("wenzel").KAPPA
+    assert (by["deep"] == kappa + size - 1).all()
+    assert (by["fixed-init"] == kappa).all()
+    assert (by["hyper-deep"] <= kappa + size * (size - 1)).all()
+    for name in ("deep", "fixed-init"):
+        assert (by[f"{name}, same cost"] == by["hyper-deep"]).all()
+
+
+def test_wenzel_et_als_claims_are_those_of_the_tables():
+    frame = results.committed(FOLDER / "claims_wenzel")
+    assert set(frame["claim"]) == set(range(1, 10))
+    assert set(frame["data"]) == {"mlp", "lenet"}
+    again = load("claims_wenzel").answers()
+    pd.testing.assert_frame_equal(frame, again, rtol=1e-3, check_exact=False)
+
+
 def test_each_method_has_the_same_eight_fresh_seeds(recompute):
     for name in ("fashion", "cifar10"):
         frame = results.committed(FOLDER / name)
@@ -189,6 +229,8 @@ def test_a_simulated_claim_comes_out_again(claims):
         ([0.1, 0.11, 0.12], "<= 1", "in accord"),
         ([0.1, 0.11, 0.12], "> 0", "shown"),
         ([0.1, 0.11, 0.12], "< 0", "contradicted"),
+        ([0.1], "= 0", "too few seeds"),
+        ([-0.1, -0.2], "holds", "by construction"),
     ],
 )
 def test_verdicts(values, expected, said):
