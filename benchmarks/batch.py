@@ -9,7 +9,7 @@ step. Ways to do that:
 - deep ensemble: four networks in turn, 32 images each.
 - batch ensemble: `tuning.training_loss`, whose L2 strengths are in the loss.
 - hyper-batch ensemble: the same, with u = r and v = s, and after every third training
-  step a tuning step on 32 other images.
+  step a tuning step on 32 images.
 
 Time is that of a member-sample of training: forward, backward and the optimizer's
 step. Each way is timed in turn with the one network, A B A B ..., in one process with
@@ -32,7 +32,8 @@ from sbtutor import models, tuning
 from sbtutor.batch_ensemble import BatchEnsemble, convert
 from sbtutor.config import ModelConfig
 
-MEMBERS, BATCH, STEPS, SAMPLES, CLASSES = 4, 32, 3, 50_000, 10
+MEMBERS, BATCH, STEPS, SAMPLES, CLASSES = 4, 32, 6, 50_000, 10
+EVERY = 3  # training steps for a tuning step
 WIDE = MEMBERS * BATCH  # the one network's batch: as many images as member-samples
 Run = Callable[[], int]
 
@@ -98,7 +99,7 @@ def batch_ensemble(side: int) -> Run:
 
 
 def hyper_batch_ensemble(side: int) -> Run:
-    """The same, each example with hyperparameters of its own; then one tuning step."""
+    """The same, each example with hyperparameters of its own; and tuning steps."""
     ensemble = convert(network(side), MEMBERS, hyper=True, tied=True)
     step = sgd(list(ensemble.network.parameters()), 0.0)
     bounds = (ensemble.low, ensemble.high)
@@ -106,19 +107,22 @@ def hyper_batch_ensemble(side: int) -> Run:
     x, y = batch(BATCH, side)
 
     def run() -> int:
-        ensemble.train()
-        for _ in range(STEPS):
+        for i in range(STEPS):
             step.zero_grad()
             log_lambda = ensemble.sample(uniform(ensemble)).detach()
-            loss = tuning.training_loss(ensemble, x, y, log_lambda, SAMPLES)
+            loss = tuning.training_loss(ensemble.train(), x, y, log_lambda, SAMPLES)
             loss.backward()
             step.step()
+            if i % EVERY == EVERY - 1:
+                tuning_step()
+        return STEPS * WIDE
+
+    def tuning_step() -> None:
         loss = tuning.tuning_loss(ensemble.eval(), x, y, uniform(ensemble), 1e-3)
         for bound, slope in zip(bounds, torch.autograd.grad(loss, bounds), strict=True):
             bound.grad = slope
         tune.step()
         ensemble.project()
-        return STEPS * WIDE
 
     return run
 
