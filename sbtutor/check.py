@@ -4,19 +4,33 @@ A check takes the learner's function, calls it on small inputs and prints one li
 returns True only for a right answer, so that a cell can also assert it.
 """
 
+from sbtutor.check_batch import (
+    batch_linear,
+    batch_parameters,
+    ensemble_nll,
+    log_uniform_mean,
+)
 from sbtutor.check_ensembles import ensemble_probs, vote
+from sbtutor.check_hyper import log_uniform, next_member, trainings
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
 from sbtutor.check_sharpness import sam_masks, sam_step, top_eigenvalue
 from sbtutor.check_theory import linear_sam_step, overshoot_rho
 
 __all__ = [
+    "batch_linear",
+    "batch_parameters",
     "disagreement_matrix",
+    "ensemble_nll",
     "ensemble_probs",
     "linear_sam_step",
+    "log_uniform",
+    "log_uniform_mean",
+    "next_member",
     "overshoot_rho",
     "sam_masks",
     "sam_step",
     "top_eigenvalue",
+    "trainings",
     "vote",
     "weight_dropout",
 ]

@@ -254,8 +254,8 @@ print(title)
 # | 00 | What does the whole story look like in one minute? | you are here |
 # | 01 | [Why does averaging a few networks help?](01_deep_ensembles.ipynb) | ready |
 # | 02 | [Why does random initialisation beat subspace sampling?](02_loss_landscape.ipynb) | ready |
-# | 03 | Does mixing hyperparameters add diversity? | to come |
-# | 04 | Can an ensemble cost little more than one network? | to come |
+# | 03 | [Does mixing hyperparameters add diversity?](03_hyperparameter_ensembles.ipynb) | ready |
+# | 04 | [Can an ensemble cost little more than one network?](04_batch_ensembles.ipynb) | ready |
 # | 05 | Stay in the pre-train basin or leave it? | to come |
 # | 06 | [What is sharpness, and do its measures agree?](06_sharpness.ipynb) | ready |
 # | 07 | [Does SAM buy flatness with diversity?](07_tradeoff.ipynb) | ready |

@@ -1,0 +1,204 @@
+"""Checks of lesson 03's exercises."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sbtutor import hyper
+from sbtutor.feedback import NOTHING, as_tensor, say
+
+Draw = Callable[[float, float, int, torch.Generator], Tensor]
+
+
+def log_uniform(answer: Draw) -> bool:
+    """Lesson 03: (low, high, count, generator) to log-uniform draws from [low, high].
+
+    Any way to draw them is right. So no certain numbers are asked for, but where they
+    lie, on which scale they are uniform, and whether the generator decides.
+    """
+    for low, high in ((1e-3, 1e2), (0.5, 8.0)):
+        mine = answer(low, high, 4000, torch.Generator().manual_seed(0))
+        problem = (
+            as_tensor(mine, torch.empty(4000), "one number a draw")
+            or _draws_problem(mine.double(), low, high)
+            or _source_problem(answer)
+        )
+        if problem is not None:
+            break
+    return say(problem)
+
+
+def _draws_problem(mine: Tensor, low: float, high: float) -> str | None:
+    """Whether draws lie in the range, and are uniform in their logarithms."""
+    if _uniform(mine.clamp(min=1e-300).log(), math.log(low), math.log(high)):
+        return None
+    wrong = {
+        "these are the logarithms; the last step is exp.": (math.log, mine),
+        "these are logarithms to base 10; the last step is 10 ** it.": (
+            math.log10,
+            mine,
+        ),
+        "you drew logarithms to base 10; the last step is 10 ** it, not exp.": (
+            math.log10,
+            mine.clamp(min=1e-300).log(),
+        ),
+        "these are uniform, so that nearly all have the size of high; draw the "
+        "logarithm uniformly.": (float, mine),
+    }
+    for text, (scale, values) in wrong.items():
+        if _uniform(values, scale(low), scale(high)):
+            return text
+    if len(mine.unique()) < len(mine) / 2:
+        return "many draws are equal; draw a number for each."
+    if mine.min() < low * (1 - 1e-6) or mine.max() > high * (1 + 1e-6):
+        return (
+            f"for low = {low:g} and high = {high:g} your draws go from "
+            f"{mine.min():.3g} to {mine.max():.3g}."
+        )
+    return "the logarithms should be uniform between log(low) and log(high)."
+
+
+def _uniform(values: Tensor, low: float, high: float) -> bool:
+    """Whether n values look uniform on [low, high]: Kolmogorov and Smirnov's test.
+
+    Uniform ones are more than 2 / sqrt(n) away once in 1,500 times.
+    """
+    place = (values.sort().values - low) / (high - low)
+    level = (torch.arange(len(place)) + 0.5) / len(place)
+    return bool((place - level).abs().max() < 2 / math.sqrt(len(place)))
+
+
+def _source_problem(answer: Draw) -> str | None:
+    """Whether the generator, and it alone, decides the draws."""
+    one, same = (torch.Generator().manual_seed(1) for _ in range(2))
+    first, equal, second = (answer(0.1, 10.0, 50, g) for g in (one, same, one))
+    if not torch.equal(first, equal):
+        return (
+            "equal generators should give equal draws; hand generator to the function "
+            "that draws."
+        )
+    if torch.equal(first, second):
+        return "each call gives the same draws; draw from generator, unseeded."
+    return None
+
+
+class _Case(NamedTuple):
+    probs: Tensor  # (P, N, C)
+    labels: Tensor
+    chosen: list[int]  # so far
+    right: int
+
+    def nll(self, weight: float) -> Tensor:
+        """NLL (P,) of the mean with each member, if the member has this weight."""
+        true = self.probs[:, torch.arange(len(self.labels)), self.labels]
+        before = true[self.chosen].mean(0) if self.chosen else torch.zeros(())
+        return -((1 - weight) * before + weight * true).log().mean(1)
+
+    @property
+    def share(self) -> float:
+        return 1 / (len(self.chosen) + 1)
+
+    def others(self) -> Tensor:
+        """As `nll`, without those chosen before."""
+        nll = self.nll(self.share)
+        nll[self.chosen] = math.inf
+        return nll
+
+
+_MISTAKES: dict[str, Callable[[_Case], Tensor]] = {
+    "this one gives the largest NLL; take the least.": lambda c: c.nll(
+        c.share
+    ).argmax(),
+    "you leave out those chosen before; one may be chosen again.": lambda c: (
+        c.others().argmin()
+    ),
+    "this is the network that is best by itself; average its probabilities with those "
+    "chosen before, then take the logarithm.": lambda c: c.nll(1.0).argmin(),
+    "you give the candidate half of all weight; of t + 1 networks each has 1 / (t + 1)."
+    "": lambda c: c.nll(0.5 if c.chosen else 1.0).argmin(),
+}
+
+
+def _cases() -> list[_Case]:
+    """Steps of some greedy selections, without those that rounding could decide."""
+    generator, cases = torch.Generator().manual_seed(0), []
+    for _ in range(20):
+        probs = torch.randn(6, 12, 3, generator=generator).mul(2).softmax(-1)
+        labels = torch.randint(3, (12,), generator=generator)
+        path = hyper.greedy_path(probs, labels, size=6)
+        for t, right in enumerate(path.chosen):
+            best, second = path.candidates[t].sort().values[:2]
+            if second - best > 1e-4:
+                cases.append(_Case(probs, labels, path.chosen[:t], right))
+    return cases
+
+
+def next_member(answer: Callable[[Tensor, Tensor, list[int]], int]) -> bool:
+    """Lesson 03: (probs (P, N, C), labels, chosen so far) to the member to add."""
+    cases, mine = _cases(), []
+    for case in cases:
+        found = answer(case.probs.clone(), case.labels.clone(), list(case.chosen))
+        if found is None or found is Ellipsis:
+            return say(NOTHING)
+        if isinstance(found, Tensor) and found.dim() == 0:
+            found = found.item()
+        if not isinstance(found, int):
+            return say(
+                f"return one index, an int; this is a {type(found).__name__} "
+                f"({str(found)[:40]})."
+            )
+        mine.append(found)
+    return say(_next_problem(cases, mine))
+
+
+def _next_problem(cases: list[_Case], mine: list[int]) -> str | None:
+    wrong = [(m, case) for m, case in zip(mine, cases) if m != case.right]
+    if not wrong:
+        return None
+    for text, rule in _MISTAKES.items():
+        if all(m == int(rule(case)) for m, case in zip(mine, cases)):
+            return text
+    m, case = wrong[0]
+    return (
+        f"with {case.chosen or 'nothing'} chosen so far, member {case.right} gives the "
+        f"least NLL of the mean; you chose {m}."
+    )
+
+
+def trainings(answer: Callable[[int, int, int], int]) -> bool:
+    """Lesson 03: (kappa, K, U) to the trainings of a hyper-deep ensemble."""
+    problem = None
+    for kappa, size, unique in itertools.product((50, 24), (5, 4), (3, 2)):
+        problem = _trainings_problem(answer(kappa, size, unique), kappa, size, unique)
+        if problem is not None:
+            break
+    return say(problem)
+
+
+def _trainings_problem(mine: object, kappa: int, size: int, unique: int) -> str | None:
+    if mine is None or mine is Ellipsis:
+        return NOTHING
+    right = kappa + unique * (size - 1)
+    all_anew = "the first network of each setting is in the pool already"
+    only_chosen = "only the U different settings are trained again, not K"
+    wrong = {
+        f"{all_anew}.": kappa + unique * size,
+        f"{only_chosen}.": kappa + size * (size - 1),
+        f"{only_chosen}; and {all_anew}.": kappa + size**2,
+        "the networks of the search count, too.": right - kappa,
+        "this is the whole search from K first weights; only the U chosen settings are "
+        "trained again.": kappa * size,
+    }
+    for text, value in wrong.items():
+        if mine == value:
+            return text
+    if mine == right:
+        return None
+    return (
+        f"for kappa = {kappa}, K = {size} and U = {unique} it should be {right}; this "
+        f"is {mine}."
+    )

@@ -1,0 +1,199 @@
+"""Lesson 03's exercises: stubs fail, solutions pass, each mistake gets its message."""
+
+import math
+
+import pytest
+import torch
+
+from sbtutor import check, check_hyper, hyper, loguniform
+
+
+def draw(low, high, count, generator):
+    u = torch.rand(count, generator=generator)
+    return (math.log(low) + u * math.log(high / low)).exp()
+
+
+def by_powers_of_ten(low, high, count, generator):
+    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    return 10 ** (math.log10(low) + u * (math.log10(high) - math.log10(low)))
+
+
+def by_package(low, high, count, generator):
+    low, high = torch.tensor([low, high]).log()
+    return loguniform.sample(low, high, torch.rand(count, generator=generator)).exp()
+
+
+def uniform(low, high, count, generator):
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def exp_of_base_ten(low, high, count, generator):
+    return by_powers_of_ten(low, high, count, generator).log10().exp()
+
+
+def one_for_all(low, high, count, generator):
+    return draw(low, high, 1, generator).expand(count)
+
+
+def unused_generator(low, high, count, generator):
+    return draw(low, high, count, torch.default_generator)
+
+
+def seeded_inside(low, high, count, generator):
+    return draw(low, high, count, torch.Generator().manual_seed(0))
+
+
+def true_probs(probs, labels):
+    return probs[:, torch.arange(len(labels)), labels]
+
+
+def nll_of(probs, labels):
+    return -true_probs(probs, labels).log().mean(1)
+
+
+def with_each(probs, chosen):
+    before = probs[chosen].sum(0) if chosen else torch.zeros_like(probs[0])
+    return (before + probs) / (len(chosen) + 1)
+
+
+def next_member(probs, labels, chosen):
+    means = with_each(probs, chosen)
+    return int(nll_of(means, labels).argmin())
+
+
+def next_as_tensor(probs, labels, chosen):
+    return nll_of(with_each(probs, chosen), labels).argmin()
+
+
+def next_by_loop(probs, labels, chosen):
+    values = []
+    for j in range(len(probs)):
+        mean = probs[[*chosen, j]].mean(0)
+        picked = [mean[n, y].log() for n, y in enumerate(labels.tolist())]
+        values.append(-sum(picked) / len(picked))
+    return values.index(min(values))
+
+
+def most_nll(probs, labels, chosen):
+    return int(nll_of(with_each(probs, chosen), labels).argmax())
+
+
+def without_replacement(probs, labels, chosen):
+    nll = nll_of(with_each(probs, chosen), labels)
+    nll[chosen] = math.inf
+    return int(nll.argmin())
+
+
+def mean_of_nlls(probs, labels, chosen):
+    return next_member(probs, labels, [])
+
+
+def half_each(probs, labels, chosen):
+    if not chosen:
+        return next_member(probs, labels, [])
+    means = (probs[chosen].mean(0) + probs) / 2
+    return int(nll_of(means, labels).argmin())
+
+
+SOLUTIONS = [
+    (check.log_uniform, draw),
+    (check.log_uniform, by_powers_of_ten),
+    (check.log_uniform, by_package),
+    (check.next_member, next_member),
+    (check.next_member, next_as_tensor),
+    (check.next_member, next_by_loop),
+    (check.trainings, lambda kappa, size, unique: kappa + unique * (size - 1)),
+]
+EXERCISES = [check.log_uniform, check.next_member, check.trainings]
+
+
+def test_check_hands_on_this_modules_checks():
+    for name in ("log_uniform", "next_member", "trainings"):
+        assert getattr(check, name) is getattr(check_hyper, name)
+
+
+@pytest.mark.parametrize(("exercise", "solution"), SOLUTIONS)
+def test_solution_passes(exercise, solution, capsys):
+    assert exercise(solution)
+    assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_stub_fails(exercise, nothing, capsys):
+    assert not exercise(lambda *_: nothing)
+    assert "returns nothing so far" in capsys.readouterr().out
+
+
+def said_to(exercise, mistake, capsys):
+    assert not exercise(mistake)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (uniform, "these are uniform"),
+        (lambda *a: draw(*a).log(), "these are the logarithms; the last step is exp"),
+        (lambda *a: draw(*a).log10(), "these are logarithms to base 10"),
+        (exp_of_base_ten, "10 ** it, not exp"),
+        (one_for_all, "many draws are equal"),
+        (lambda *a: 2 * draw(*a), "your draws go from"),
+        (lambda low, high, n, g: draw(low, high / 2, n, g), "should be uniform"),
+        (lambda *a: -draw(*a), "your draws go from"),
+        (unused_generator, "hand generator"),
+        (seeded_inside, "the same draws"),
+        (lambda *a: draw(*a)[:10], "the shape should be (4000,)"),
+        (lambda *a: draw(*a).tolist(), "this is a list"),
+        (lambda low, high, n, g: draw(1e-3, 1e2, n, g), "for low = 0.5 and high = 8"),
+    ],
+)
+def test_mistake_in_the_draw_gets_its_message(mistake, message, capsys):
+    assert message in said_to(check.log_uniform, mistake, capsys)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (most_nll, "the largest NLL"),
+        (without_replacement, "may be chosen again"),
+        (mean_of_nlls, "best by itself"),
+        (half_each, "half of all weight"),
+        (lambda *_: 7, "you chose 7"),
+        (lambda *_: 0, "with nothing chosen so far, member"),
+        (lambda probs, *_: probs.mean((1, 2)), "this is a Tensor"),
+        (lambda *_: [1], "this is a list"),
+        (lambda *_: 1.0, "this is a float"),
+    ],
+)
+def test_mistake_in_the_choice_gets_its_message(mistake, message, capsys):
+    assert message in said_to(check.next_member, mistake, capsys)
+
+
+def test_next_members_cases_tell_its_mistakes_apart():
+    """Each mistake errs somewhere, and none is another one's on all cases."""
+    cases = check_hyper._cases()
+    right = [case.right for case in cases]
+    found = [[int(f(c)) for c in cases] for f in check_hyper._MISTAKES.values()]
+    assert len({tuple(row) for row in [right, *found]}) == len(found) + 1
+    for case in cases:
+        chosen = hyper.greedy_ensemble(case.probs, case.labels, size=6)
+        assert chosen[len(case.chosen)] == next_by_loop(*case[:3])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda kappa, k, u: kappa + u * k, "in the pool already"),
+        (lambda kappa, k, u: kappa + k * (k - 1), "not K"),
+        (lambda kappa, k, u: kappa + k**2, "not K; and the first network"),
+        (lambda kappa, k, u: u * (k - 1), "search count, too"),
+        (lambda kappa, k, u: kappa * k, "whole search"),
+        (lambda kappa, k, u: 77, "it should be 62; this is 77"),
+        (lambda kappa, k, u: 50 + u * (k - 1), "for kappa = 24"),
+    ],
+)
+def test_mistake_in_the_account_gets_its_message(mistake, message, capsys):
+    assert message in said_to(check.trainings, mistake, capsys)
