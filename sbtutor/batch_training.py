@@ -48,7 +48,7 @@ class _State:
     ensemble: BatchEnsemble
     weights: torch.optim.Optimizer
     bounds: torch.optim.Optimizer | None  # of a hyper-batch ensemble
-    history: list[dict[str, float]]  # a row an epoch
+    history: list[dict[str, int | float]]  # a row an epoch
     ranges: list[Tensor]
     steps: int = 0  # of training
     seconds: float = 0.0
@@ -184,7 +184,7 @@ def _epoch(
     experiment: Experiment,
     how: Settings | Tuning,
     fixed: Tensor | None,
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """One pass over the training images; `fixed` are a batch ensemble's log lambda."""
     config, epoch = experiment.train, len(state.history)
     lr, device = learning_rate(config, epoch), batches.device
@@ -203,6 +203,8 @@ def _epoch(
                 )
                 few = data.Split(val.images[few], val.labels[few], val.classes)
                 tuned.append(_tuning_step(state, few, draws, how.tau))
+                if not state.ensemble.low.isfinite().all():
+                    break  # of which the check below tells
     row = {"epoch": epoch, "lr": lr, "loss": float(torch.stack(losses).mean())}
     if tuned:
         row["tuning_loss"] = float(torch.stack(tuned).mean())
