@@ -63,9 +63,10 @@ def fit(
     itself is a hyperparameter like the others. (Fort et al.'s networks have some of
     their own, of a fixed rate; a hyper-batch ensemble tunes that, too.) All members see
     the same batches of `batch_size` images. The experiment's weight_decay is not used:
-    L2 is part of the loss. All is done in float32, uncompiled. Nothing but the ranges
-    sees the validation images; of these each tuning step draws `batch_size` at random
-    (the published code goes through them in epochs).
+    L2 is part of the loss. All is done in float32, uncompiled; the last bits depend on
+    the number of threads. Nothing but the ranges sees the validation images; of these
+    each tuning step draws `batch_size` at random (the published code goes through them
+    in epochs).
 
     Args:
         experiment: data, model and training.
@@ -203,8 +204,6 @@ def _epoch(
                 )
                 few = data.Split(val.images[few], val.labels[few], val.classes)
                 tuned.append(_tuning_step(state, few, draws, how.tau))
-                if not state.ensemble.low.isfinite().all():
-                    break  # of which the check below tells
     row = {"epoch": epoch, "lr": lr, "loss": float(torch.stack(losses).mean())}
     if tuned:
         row["tuning_loss"] = float(torch.stack(tuned).mean())
@@ -251,6 +250,8 @@ def _tuning_step(
     images, labels = data.to_float(val.images.to(device)), val.labels.to(device)
     u = _uniform(ensemble, len(labels), draws)
     loss = tuning.tuning_loss(ensemble, images, labels, u, tau)
+    if not loss.isfinite():  # would spoil the bounds; `_epoch` tells of it
+        return loss.detach()
     bounds = (ensemble.low, ensemble.high)
     for bound, slope in zip(bounds, torch.autograd.grad(loss, bounds), strict=True):
         bound.grad = slope

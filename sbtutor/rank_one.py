@@ -167,13 +167,12 @@ class HyperLayer(BatchLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `BatchLayer`, and each example with its own hyperparameters."""
-        out, more = self.own(x, self.like), self.response(x, self.like)
+        out, more = super().forward(x), self.response(x, self.like)
         e, e_bias = self._embedded(self.given.unit)
-        out = torch.addcmul(out, more, _along(e, out, self.like))
+        out = out + more * _along(e, out, self.like)
         if e_bias is None:
             return out
-        bias = each(self.bias, x) + each(self.bias_delta, x) * e_bias
-        return out + _along(bias, out, self.like)
+        return out + _along(each(self.bias_delta, x) * e_bias, out, self.like)
 
     def penalty(self, strength: Float[Tensor, "M B"]) -> Float[Tensor, ""]:
         """Mean of strength * (||W_k(lambda)||^2 + ||b_k(lambda)||^2), exactly.
