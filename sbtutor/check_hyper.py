@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sbtutor import hyper
-from sbtutor.feedback import NOTHING, as_tensor, say
+from sbtutor.feedback import NOTHING, as_tensor, of_generator, say
 
 Draw = Callable[[float, float, int, torch.Generator], Tensor]
 
@@ -25,7 +26,7 @@ def log_uniform(answer: Draw) -> bool:
         problem = (
             as_tensor(mine, torch.empty(4000), "one number a draw")
             or _draws_problem(mine.double(), low, high)
-            or _source_problem(answer)
+            or of_generator(partial(answer, 0.1, 10.0, 50), "draws")
         )
         if problem is not None:
             break
@@ -70,20 +71,6 @@ def _uniform(values: Tensor, low: float, high: float) -> bool:
     place = (values.sort().values - low) / (high - low)
     level = (torch.arange(len(place)) + 0.5) / len(place)
     return bool((place - level).abs().max() < 2 / math.sqrt(len(place)))
-
-
-def _source_problem(answer: Draw) -> str | None:
-    """Whether the generator, and it alone, decides the draws."""
-    one, same = (torch.Generator().manual_seed(1) for _ in range(2))
-    first, equal, second = (answer(0.1, 10.0, 50, g) for g in (one, same, one))
-    if not torch.equal(first, equal):
-        return (
-            "equal generators should give equal draws; hand generator to the function "
-            "that draws."
-        )
-    if torch.equal(first, second):
-        return "each call gives the same draws; draw from generator, unseeded."
-    return None
 
 
 class _Case(NamedTuple):

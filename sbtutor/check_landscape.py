@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sbtutor import diversity
-from sbtutor.feedback import as_tensor, say
+from sbtutor.feedback import as_tensor, of_generator, say
 
 
 def disagreement_matrix(answer: Callable[[Tensor], Tensor]) -> bool:
@@ -76,7 +77,7 @@ def weight_dropout(
             problem
             or _mask_problem(mine.to(center), center, rate)
             or _scale_problem(float((mine / center).amax()), rate)
-            or _source_problem(answer, center, rate)
+            or of_generator(partial(answer, center, rate), "weights")
         )
         if problem is not None:
             break
@@ -122,21 +123,3 @@ def _scale_problem(ratio: float, rate: float) -> str | None:
         if math.isclose(ratio, value, rel_tol=1e-3):
             return text
     return "the kept weights should be center / (1 - p)."
-
-
-def _source_problem(
-    answer: Callable[[Tensor, float, torch.Generator], Tensor],
-    center: Tensor,
-    rate: float,
-) -> str | None:
-    """Whether the generator, and it alone, decides the mask."""
-    one, same = (torch.Generator().manual_seed(1) for _ in range(2))
-    first, equal, second = (answer(center, rate, g) for g in (one, same, one))
-    if not torch.equal(first, equal):
-        return (
-            "equal generators should give equal weights; hand generator to the "
-            "function that draws."
-        )
-    if torch.equal(first, second):
-        return "each call drops the same weights; draw from generator, unseeded."
-    return None

@@ -1,5 +1,8 @@
 """What all checks of exercises share: one line to the learner, and a look at kinds."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 NOTHING = "the function returns nothing so far; replace the dots."
@@ -28,4 +31,23 @@ def as_tensor(value: object, like: Tensor, what: str) -> str | None:
             f"the shape should be {tuple(like.shape)}, {what}; "
             f"this is {tuple(value.shape)}."
         )
+    return None
+
+
+def of_generator(draw: Callable[[torch.Generator], Tensor], what: str) -> str | None:
+    """Why the generator does not decide the draws, or not it alone; None if it does.
+
+    Args:
+        draw: what the learner's function returns for a generator.
+        what: the name of what is drawn, such as "weights".
+    """
+    one, same = (torch.Generator().manual_seed(1) for _ in range(2))
+    first, equal, second = (draw(generator) for generator in (one, same, one))
+    if not torch.equal(first, equal):
+        return (
+            f"equal generators should give equal {what}; hand generator to the "
+            "function that draws."
+        )
+    if torch.equal(first, second):
+        return f"each call gives the same {what}; draw from generator, unseeded."
     return None
