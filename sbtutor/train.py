@@ -169,7 +169,9 @@ def fit(
             return load_run(out)
     splits = data.load(experiment.data)
     state = fresh(experiment, _about(splits.train))
-    _set_statistics(state, splits.train)
+    statistics = data.channel_statistics(splits.train.images)
+    for member in state.members:
+        member.normalize.set(*statistics)
     _clear(out, everything=not resume)
     files.write_json(out / "config.json", experiment.to_dict())
     trunk = None
@@ -214,13 +216,6 @@ def _clear(out: Path, everything: bool) -> None:
         if path != config:
             path.unlink(missing_ok=True)
     config.unlink(missing_ok=True)  # last: by it a killed removal is gone on with
-
-
-def _set_statistics(state: State, train: data.Split) -> None:
-    mean, std = data.channel_statistics(train.images)
-    for member in state.members:
-        member.normalize.mean.copy_(mean[:, None, None])
-        member.normalize.std.copy_(std[:, None, None])
 
 
 @torch.compiler.set_stance("force_eager")

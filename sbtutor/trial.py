@@ -95,9 +95,7 @@ def first_weights(
 ) -> nn.Module:
     """The network before its first step, on the CPU."""
     model = _build(model_config(experiment, trial), train_split, trial.init)
-    mean, std = data.channel_statistics(train_split.images)
-    model.normalize.mean.copy_(mean[:, None, None])
-    model.normalize.std.copy_(std[:, None, None])
+    model.normalize.set(*data.channel_statistics(train_split.images))
     return model
 
 
