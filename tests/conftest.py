@@ -1,5 +1,6 @@
 """For all tests: shapes and types are checked, and one thread is enough."""
 
+import multiprocessing
 import os
 import shutil
 
@@ -10,6 +11,38 @@ from jaxtyping import install_import_hook
 # Annotations cost nothing in use; here each call is held to its stated shapes.
 install_import_hook("sbtutor", "beartype.beartype")
 torch.set_num_threads(1)
+
+DYING = """
+import os, signal, torch
+from sbtutor import batch_training, pool, train
+torch.set_num_threads(1)  # as above: sums of floats depend on it
+replace, seen = os.replace, []
+def dying(source, target):
+    seen.append(os.path.basename(target))
+    if moment in (len(seen), (seen[-1], seen.count(seen[-1]))):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = dying
+"""
+
+
+@pytest.fixture(scope="session")
+def dying():
+    """Start some code in a process of its own, which shares no state with this one.
+
+    With a moment, which is a number of files or a file's name and how often it came,
+    the process is killed just before that file is moved into place.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sbtutor.batch_training", "sbtutor.train"])
+
+    def start(code, moment=None, **given):
+        given["moment"] = moment
+        process = context.Process(target=exec, args=(DYING + code, given))
+        process.start()
+        return process
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import multiprocessing
 import signal
 
 import jaxtyping
@@ -70,9 +69,7 @@ def untrained(experiment, splits, **options):
     """The ensemble before its first step."""
     config, shape = experiment.train, tuple(splits.train.images.shape[1:])
     model = models.build(experiment.model, shape, 10, config.seed)
-    mean, std = data.channel_statistics(splits.train.images)
-    model.normalize.mean.copy_(mean[:, None, None])
-    model.normalize.std.copy_(std[:, None, None])
+    model.normalize.set(*data.channel_statistics(splits.train.images))
     members, seed = config.members, config.seed
     return batch_ensemble.convert(model, members, seed=seed, **options)
 
@@ -371,32 +368,14 @@ def test_without_resume_it_is_trained_again(how, fitted, tmp_path, monkeypatch):
     assert len(epochs) == 2
 
 
-CHILD = """
-import os, signal, torch
-from sbtutor import batch_training
-torch.set_num_threads(1)  # as here: sums of floats depend on it
-replace, files = os.replace, []
-def dying(source, target):
-    files.append(target)
-    if len(files) == moment:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-os.replace = dying
-batch_training.fit(experiment, how, out)
-"""
-
-
 @pytest.mark.parametrize(("kind", "moment"), [("batch", 3), ("hyper", 1), ("hyper", 2)])
 def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(
-    kind, fitted, tmp_path, monkeypatch, moment
+    kind, fitted, tmp_path, monkeypatch, dying, moment
 ):
     """Killed just before the file of an epoch, counted from 1, is put in place."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sbtutor.batch_training"])
     how = KINDS[kind]
-    given = {"experiment": TOY, "how": how, "out": tmp_path, "moment": moment}
-    process = context.Process(target=exec, args=(CHILD, given))
-    process.start()
+    code = "batch_training.fit(experiment, how, out)"
+    process = dying(code, moment, experiment=TOY, how=how, out=tmp_path)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     real, epochs = batch_training._epoch, []

@@ -1,7 +1,6 @@
 """A pool's networks are trained once, kept, found again, whatever is killed."""
 
 import dataclasses
-import multiprocessing
 import signal
 
 import pytest
@@ -187,29 +186,13 @@ def test_what_makes_no_other_network_makes_no_other_file(searched, other):
     assert pool.locate(other, searched.trials, searched.folder) == searched.paths
 
 
-CHILD = """
-import os, signal, torch
-from sbtutor import pool
-torch.set_num_threads(1)
-replace, seen = os.replace, []
-def dying(source, target):
-    seen.append(target)
-    if len(seen) == moment:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-os.replace = dying
-pool.search(experiment, 6, out, jobs=1)
-"""
-
-
 @pytest.mark.parametrize("moment", [1, 4])
-def test_a_killed_search_goes_on_where_it_stopped(searched, tmp_path, trained, moment):
+def test_a_killed_search_goes_on_where_it_stopped(
+    searched, tmp_path, trained, dying, moment
+):
     """Killed before the first file, and before the fourth, is in place."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sbtutor.pool"])
-    given = {"experiment": TOY, "out": tmp_path, "moment": moment}
-    process = context.Process(target=exec, args=(CHILD, given))
-    process.start()
+    code = "pool.search(experiment, 6, out, jobs=1)"
+    process = dying(code, moment, experiment=TOY, out=tmp_path)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     kept = [path for path in searched.paths if (tmp_path / path.name).exists()]

@@ -1,7 +1,6 @@
 """Nothing is lost: kills, full disks, broken files, losses that blow up, trunks."""
 
 import dataclasses
-import multiprocessing
 import os
 import shutil
 import signal
@@ -37,37 +36,19 @@ MOMENTS = [
     *[("provenance.json", 1), ("metrics.json", 1)],
 ]
 
-CHILD = """
-import os, signal, torch
-from sbtutor import train
-torch.set_num_threads(1)
-replace, seen = os.replace, []
-def dying(source, target):
-    seen.append(os.path.basename(target))
-    if (seen[-1], seen.count(seen[-1])) == moment:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-os.replace = dying
-train.fit(experiment, out)
-"""
-
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
 
 
-@pytest.fixture(scope="module")
-def spawn():
-    """Start `fit` in a process of its own, which shares no state with this one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sbtutor.train"])
+@pytest.fixture
+def spawn(dying):
+    """Start `fit` in a process of its own."""
 
     def start(experiment, out, moment=None):
-        given = {"experiment": experiment, "out": out, "moment": moment}
-        process = context.Process(target=exec, args=(CHILD, given))
-        process.start()
-        return process
+        code = "train.fit(experiment, out)"
+        return dying(code, moment, experiment=experiment, out=out)
 
     return start
 
