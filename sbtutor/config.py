@@ -22,7 +22,7 @@ ModelName = Literal[
 Norm = Literal["batch", "group", "none"]
 Method = Literal["sgd", "sam", "sharpbalance"]
 SampleSplit = Literal["paper", "code", "code_boost", "flattest", "random", "shared"]
-Optimizer = Literal["sgd", "adam"]
+Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["multistep", "cosine"]
 
 
@@ -126,7 +126,7 @@ class TrainConfig:
     batch_size: int = 100
     optimizer: Optimizer = "sgd"  # what takes the step, whatever the method
     lr: float = 0.1
-    momentum: float = 0.9  # Adam's first beta, too
+    momentum: float = 0.9  # Adam's and AdamW's first beta, too
     weight_decay: float = 5e-4  # in the SGD step only, never in SAM's gradient
     schedule: Schedule = "multistep"
     milestones: Sequence[int] = (15, 22)  # epochs after which lr *= lr_decay

@@ -5,7 +5,7 @@ import hashlib
 import importlib.resources
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,7 @@ from sbtutor import cache
 from sbtutor.cache import import_images
 from sbtutor.config import DataConfig
 
-__all__ = ["Split", "Splits", "import_images", "load", "subset", "to_float"]
+__all__ = ["Split", "Splits", "import_images", "load", "only", "subset", "to_float"]
 
 # Where Debian's package dataset-fashion-mnist puts its four files.
 LOCAL_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -117,6 +117,27 @@ def subset(split: Split, count: int, seed: int) -> Split:
             f"1 to {len(split.labels)}"
         )
     return _at(split, _balanced(split.labels, count, seed))
+
+
+def only(split: Split, classes: Sequence[str]) -> Split:
+    """The images of these classes, numbered anew in the order given.
+
+    Raises:
+        ValueError: fewer than two classes, one named twice, or one that is not there.
+    """
+    if len(set(classes)) != len(classes) or len(classes) < 2:
+        raise ValueError(f"name two classes or more, each once, got {list(classes)}")
+    for name in classes:
+        if name not in split.classes:
+            raise ValueError(
+                f"there is no class {name!r}; the classes are "
+                f"{', '.join(split.classes)}"
+            )
+    numbers = torch.tensor([split.classes.index(name) for name in classes])
+    same = split.labels[:, None] == numbers
+    kept = same.any(1)
+    labels = same[kept].long().argmax(1)
+    return Split(split.images[kept], labels, tuple(classes))
 
 
 def _cut(split: Split, count: int, seed: int) -> tuple[Split, Split]:

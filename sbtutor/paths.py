@@ -23,8 +23,7 @@ def line(a: Vector, b: Vector, steps: int) -> Path:
         ValueError: fewer than 2 steps; a and b not vectors of one length.
     """
     _check_same(a, b=b)
-    t = _times(steps, a)[:, None]
-    return (1 - t) * a + t * b
+    return torch.lerp(a, b, _times(steps, a)[:, None])  # exact where a = b
 
 
 def bezier(a: Vector, bend: Vector, b: Vector, steps: int) -> Path:
@@ -71,7 +70,7 @@ def barrier(losses: Float[Tensor, " steps"]) -> Float[Tensor, ""]:
             "diverged; look at the path's points"
         )
     t = _times(len(losses), losses)
-    return (losses - (1 - t) * losses[0] - t * losses[-1]).max()
+    return (losses - torch.lerp(losses[0], losses[-1], t)).max()
 
 
 def fit_bend(

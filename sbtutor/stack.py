@@ -95,7 +95,7 @@ def logits_at(
     """
     _check_points(model, points)
     net = copy.deepcopy(model).to(points).eval()
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = _norms(net)
     _check_norms(norms)
     _check_splits(split, refresh, bool(norms))
     if batch_size < 1:
@@ -114,10 +114,33 @@ def logits_at(
 
 
 @torch.no_grad()
+def refreshed(model: nn.Module, split: data.Split) -> nn.Module:
+    """A copy in eval mode whose BatchNorm statistics are those of the images.
+
+    They pass once, as one batch, as in `logits_at`; a model without BatchNorm is only
+    copied.
+
+    Raises:
+        ValueError: BatchNorm with track_running_stats=False; no images.
+    """
+    net = copy.deepcopy(model).eval()
+    norms = _norms(net)
+    _check_norms(norms)
+    _check_splits(split, split, bool(norms))
+    if norms:
+        _refresh(net, norms, as_input(split.images, next(net.parameters())))
+    return net
+
+
+@torch.no_grad()
 def _place(net: nn.Module, point: Tensor) -> None:
     params = dict(net.named_parameters())
     for name, part in vector.unflatten(point, params).items():
         params[name].copy_(part)
+
+
+def _norms(net: nn.Module) -> list[nn.Module]:
+    return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _refresh(net: nn.Module, norms: list[nn.Module], images: Tensor) -> None:

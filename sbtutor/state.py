@@ -1,6 +1,7 @@
 """An ensemble in training: members, weights, optimizer; what a checkpoint holds."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,16 @@ def device_of(config: TrainConfig) -> torch.device:
     return device
 
 
-def _optimizer(
-    config: TrainConfig, params: list[Tensor], device: torch.device
+def optimizer(
+    config: TrainConfig, params: Iterable[Any], device: torch.device
 ) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over parameters, or over groups with a weight decay each."""
     common = dict(lr=config.lr, weight_decay=config.weight_decay)
     common["fused"] = device.type in ("cpu", "cuda")
-    if config.optimizer == "adam":
-        return torch.optim.Adam(params, betas=(config.momentum, 0.999), **common)
-    return torch.optim.SGD(params, momentum=config.momentum, **common)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(params, momentum=config.momentum, **common)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return kind(params, betas=(config.momentum, 0.999), **common)
 
 
 def fresh(experiment: Experiment, about: dict[str, Any]) -> State:
@@ -142,8 +145,8 @@ def fresh(experiment: Experiment, about: dict[str, Any]) -> State:
     params, buffers = share_state(members)
     for param in params.values():
         param.grad = torch.empty_like(param)  # in the memory layout of the weights
-    optimizer = _optimizer(config, list(params.values()), device)
+    steps = optimizer(config, list(params.values()), device)
     if config.compile:
         for member in members:
             member.compile()
-    return State(members, params, buffers, optimizer, about)
+    return State(members, params, buffers, steps, about)

@@ -214,6 +214,30 @@ def low_rank_gaussian(
     return (z @ directions[:rank].to(checkpoints)).add_(mean)
 
 
+def swag(
+    checkpoints: Checkpoints, scales: Strengths, generator: torch.Generator
+) -> Points:
+    """Both halves of SWAG (Maddox et al. 2019): a diagonal and a low-rank normal.
+
+        w = mean + s (sigma z_1 / sqrt(2) + D^T z_2 / sqrt(2 (T - 1))),   z ~ N(0, I)
+
+    D (T, P) has the checkpoints less their mean as rows; sigma is their population
+    deviation, weight by weight. The covariance is s^2 times the mean of the diagonal
+    and of the sample covariance.
+
+    Args:
+        checkpoints: T >= 2 points of one trajectory.
+        scales: the factors s >= 0; 1 is Maddox et al.'s.
+        generator: draws the noise (CPU).
+    """
+    diagonal = diagonal_gaussian(checkpoints, scales, generator)
+    scales = _strengths("scales", scales, checkpoints)
+    z = _normal(len(scales), len(checkpoints), checkpoints, generator)
+    mean = checkpoints.mean(0)
+    low_rank = z @ (checkpoints - mean) / (len(checkpoints) - 1) ** 0.5
+    return mean + (diagonal - mean + scales[:, None] * low_rank) / 2**0.5
+
+
 def average(checkpoints: Checkpoints) -> Vector:
     """The mean of T >= 1 points: weight averaging (Izmailov et al. 2018).
 

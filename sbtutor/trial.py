@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from sbtutor import data, models, space
+from sbtutor import data, models, space, state
 from sbtutor.batches import Batches, stream
 from sbtutor.config import Experiment, ModelConfig, TrainConfig
+from sbtutor.descent import train_epoch
 from sbtutor.epochs import learning_rate
 from sbtutor.space import Settings
-from sbtutor.state import device_of
 
 # The fields of TrainConfig that a trial obeys. The others belong to other methods,
 # change only where and how fast it is trained, or give way to the trial's own.
@@ -62,13 +61,19 @@ def check(
     """Refuse what `train_one` cannot train.
 
     Raises:
-        ValueError: a method other than "sgd"; settings missing or unknown.
+        ValueError: a method other than "sgd", the optimizer AdamW; settings missing or
+            unknown.
     """
     if experiment.train.method != "sgd":
         raise ValueError(
             "networks with hyperparameters of their own are trained with "
             f"method='sgd', got {experiment.train.method!r}; write "
             "TrainConfig(method='sgd', ...)"
+        )
+    if experiment.train.optimizer == "adamw":
+        raise ValueError(
+            "AdamW's weight decay is no L2 penalty, so a trial has nothing to set "
+            "there; write optimizer='adam' or 'sgd'"
         )
     wanted = names(experiment, train_split)
     for trial in trials:
@@ -120,11 +125,8 @@ def optimizer(
         parts.append({"params": params, "weight_decay": decay})
     if rest:
         parts.append({"params": list(rest.values()), "weight_decay": 0.0})
-    fused = parts[0]["params"][0].device.type in ("cpu", "cuda")
-    if config.optimizer == "adam":
-        betas = (config.momentum, 0.999)
-        return torch.optim.Adam(parts, lr=config.lr, betas=betas, fused=fused)
-    return torch.optim.SGD(parts, lr=config.lr, momentum=config.momentum, fused=fused)
+    device = parts[0]["params"][0].device
+    return state.optimizer(config, parts, device)
 
 
 def train_one(
@@ -155,7 +157,7 @@ def train_one(
         ValueError: another method; settings missing or unknown.
     """
     check(experiment, train_split, [trial])
-    device = device_of(experiment.train)
+    device = state.device_of(experiment.train)
     config = dataclasses.replace(experiment.train, members=1, seed=trial.order)
     model = first_weights(experiment, train_split, trial)
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -166,24 +168,8 @@ def train_one(
         for epoch in range(config.epochs):
             for group in step.param_groups:
                 group["lr"] = learning_rate(config, epoch)
-            _train_epoch(model, step, batches, epoch, trial.settings["label_smoothing"])
+            smoothing = trial.settings["label_smoothing"]
+            train_epoch(model, step, batches, epoch, smoothing)
             if not all(p.isfinite().all() for p in model.parameters()):
                 break
     return model.eval()
-
-
-def _train_epoch(
-    model: nn.Module,
-    step: torch.optim.Optimizer,
-    batches: Batches,
-    epoch: int,
-    smoothing: float,
-) -> None:
-    kind, bf16 = batches.device.type, batches.config.bf16
-    for batch in batches.epoch(epoch):
-        images, labels = batch.images[0], batch.labels[0]
-        step.zero_grad()
-        with torch.autocast(kind, torch.bfloat16, bf16):
-            loss = F.cross_entropy(model(images), labels, label_smoothing=smoothing)
-        loss.backward()
-        step.step()

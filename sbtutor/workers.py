@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -98,11 +99,14 @@ def _in_processes(
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(jobs, context, _start, (theirs,))
     try:
-        futures = [pool.submit(task, item) for item in items]
+        # Pickled here: tensors then go by value, not as shared memory with a file
+        # descriptor each, of which a process may only have some hundreds.
+        work = pickle.dumps(task)
+        futures = [pool.submit(_call, work, pickle.dumps(item)) for item in items]
         for future in as_completed(futures):
             future.result()
             finished()
-        return [future.result() for future in futures]
+        return [pickle.loads(future.result()) for future in futures]
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process died, perhaps for want of memory: run the same again "
@@ -116,6 +120,11 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
         ours.close()
         theirs.close()
+
+
+def _call(task: bytes, item: bytes) -> bytes:
+    """In a process."""
+    return pickle.dumps(pickle.loads(task)(pickle.loads(item)))
 
 
 def _start(lifeline: Connection) -> None:
