@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sbtutor import data, files, recipe, workers
+from sbtutor import data, files, models, recipe, workers
 from sbtutor.batches import Batches, stream
 from sbtutor.config import TrainConfig
 from sbtutor.descent import train_epoch
@@ -137,13 +137,10 @@ def check_fits(model: nn.Module, split: data.Split) -> None:
         for name, layer in model.named_modules()
         if not list(layer.children())
     ]
-    net = model
-    was_training = {layer: layer.training for layer in model.modules()}
-    net.eval()
-    like = next(model.parameters())
     try:
-        image = data.to_float(split.images[:1]).to(like)
-        classes = net(image).shape[-1]
+        with models.evaluating(model):
+            image = data.to_float(split.images[:1]).to(next(model.parameters()))
+            classes = model(image).shape[-1]
     except RuntimeError as error:
         raise ValueError(
             f"{entered[-1]} cannot read images of shape {in_shape}: "
@@ -152,8 +149,6 @@ def check_fits(model: nn.Module, split: data.Split) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, training in was_training.items():
-            layer.training = training
     if classes != len(split.classes):
         raise ValueError(
             f"the network's last layer tells {classes} classes apart, the images have "
