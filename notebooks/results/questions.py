@@ -18,7 +18,7 @@ class Row(NamedTuple):
     claim: int
     data: str
     quantity: str
-    expected: str  # "> x" or "< x": must hold; "= x" or "<= x": must not be refuted
+    expected: str  # "> x", "< x": must hold; "= x", "<= x", ">= x": not be refuted
     values: pd.Series | np.ndarray
 
 
@@ -26,7 +26,7 @@ def verdict(found: results.Interval, expected: str) -> str:
     """What the 95 % interval says of the claim.
 
     Of an inequality it shows or contradicts it, or neither. An equality or a bound
-    ("= x", "<= x") can only be in accord with it, or contradicted.
+    ("= x", "<= x", ">= x") can only be in accord with it, or contradicted.
     """
     if expected == "holds":
         return "by construction"
@@ -38,6 +38,8 @@ def verdict(found: results.Interval, expected: str) -> str:
         return "in accord" if found.low <= x <= found.high else "contradicted"
     if relation == "<=":
         return "in accord" if found.low <= x else "contradicted"
+    if relation == ">=":
+        return "in accord" if found.high >= x else "contradicted"
     moved = found._replace(low=found.low - x, high=found.high - x)
     return results.verdict(moved, {">": 1, "<": -1}[relation])
 
@@ -50,7 +52,8 @@ def table(asked: Iterable[tuple[Row, str]]) -> pd.DataFrame:
     """
     found = []
     for row, script in sorted(asked, key=lambda pair: pair[0].claim):
-        mean = results.interval(np.asarray(row.values))
+        nothing = results.Interval(np.nan, np.nan, np.nan, 0)
+        mean = results.interval(np.asarray(row.values)) if len(row.values) else nothing
         found.append(
             {
                 "claim": row.claim,

@@ -18,6 +18,9 @@ NAME is one of
               ensembles as `wenzel.py` measures them, four tables
     hyper_tau fashion-mini, an MLP: ranges of hyper-batch ensembles by tau
     hyper_inits  the searches of hyper again, each network from its own first weights
+    transfer  fashion-mini and CIFAR-10 at 16x16 (to be imported): from some classes to
+              others, Local and Global DE, SSE and StarSSE on a grid of cycles, soups,
+              as `sadrtdinov.py` measures them, three tables
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -41,6 +44,7 @@ from pathlib import Path
 
 import fort
 import pandas as pd
+import sadrtdinov
 import torch
 import wenzel
 
@@ -295,6 +299,12 @@ def inits(jobs: int, runs: Path) -> Tables:
     return one("hyper_inits", pd.DataFrame([row for rows in found for row in rows]))
 
 
+def transfers(jobs: int, runs: Path) -> Tables:
+    """By method and size; by cell of the grid; by member of each cell."""
+    found = each(jobs, sadrtdinov.measure, sadrtdinov.todos(runs))
+    return parts("transfer", found)
+
+
 WHAT = {
     "settings": "two ensembles a setting on fashion-mini at 14x14; read val_* only",
     "fashion": "eight ensembles a method on fashion-mini at 14x14, preset class",
@@ -316,6 +326,12 @@ WHAT = {
     "14x14: five of MLPs; learned ranges, log10",
     "hyper_inits": "eight searches for an MLP on fashion-mini at 14x14, each network "
     "from its own first weights: greedy ensembles by size",
+    "transfer": "five seeds on fashion-mini at 14x14 (five classes to five, 500 "
+    "images) and four on CIFAR-10 (JPEG) at 16x16 (animals to vehicles, 1,000 images), "
+    "ResNet-8 of width 8: ensembles and soups of one to five members",
+    "transfer_grid": "the runs of transfer: SSE and StarSSE by learning rate and "
+    "length of the cycles, as factors of the fine-tuning's",
+    "transfer_members": "the runs of transfer_grid: each member after model 1",
 }
 
 
@@ -339,6 +355,7 @@ COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
     "hyper": hypers,
     "hyper_tau": taus,
     "hyper_inits": inits,
+    "transfer": transfers,
 }
 
 
