@@ -1,5 +1,6 @@
 """An epoch's batches for all members at once, augmented where the images lie."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator
@@ -89,3 +90,30 @@ class Batches:
             columns = torch.where(flipped == 1, columns.flip(1), columns)
         columns = columns + right
         return self.pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def augmented(split: data.Split, config: TrainConfig, copies: int = 1) -> data.Split:
+    """The images as training sees them: cropped and flipped, in several versions.
+
+    What BatchNorm's statistics are re-estimated on, if they are to be those that
+    training would have left: zero padding and crops change the mean and the variance.
+
+    Args:
+        split: N training images.
+        config: crops, flips, and the seed that draws them.
+        copies: versions of each image.
+
+    Returns:
+        copies * N images with their labels.
+
+    Raises:
+        ValueError: fewer than one copy.
+    """
+    if copies < 1:
+        raise ValueError(f"copies must be at least 1, got {copies}")
+    one = dataclasses.replace(config, method="sgd", members=1)
+    batches = Batches(split, one, torch.device("cpu"))
+    parts = [part for epoch in range(copies) for part in batches.epoch(epoch)]
+    pixels = torch.cat([part.images[0] for part in parts]) * 255
+    labels = torch.cat([part.labels[0] for part in parts])
+    return data.Split(pixels.round().to(torch.uint8), labels, split.classes)

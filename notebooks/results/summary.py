@@ -38,6 +38,14 @@ WENZEL = {  # methods of hyper_kinds.csv, in the README's words
     "batch": "batch ensemble of three",
     "hyper-batch, tau 0.0001": "hyper-batch ensemble of three",
 }
+SADRTDINOV = {  # methods of transfer.csv, in the README's words
+    "scratch": "from scratch",
+    "local": "Local DE: one checkpoint",
+    "local, twice as long": "Local DE, fine-tuned twice as long",
+    "global": "Global DE: five checkpoints",
+    "sse": "SSE, tuned",
+    "star": "StarSSE, tuned",
+}
 LINE = ["SAM 0.2", "SAM 0.1", "DE"]  # from flat to sharp
 
 
@@ -89,5 +97,19 @@ for method, name in WENZEL.items():
             written(own["nll"].to_numpy(), 3),
             written(100 * own["accuracy"].to_numpy(), 1) + " %",
             f"{size[network] / one[network]:.2f}",
+        ]
+    print("| " + " | ".join(cells) + " |")
+
+transfer = pd.read_csv(Path(__file__).with_name("transfer.csv"))
+for method, name in SADRTDINOV.items():
+    rows = transfer[(transfer["method"] == method) & (transfer["size"] == 5)]
+    cells = [name]
+    for images in ("fashion-mini", "cifar10"):
+        own = rows[rows["data"] == images]
+        cells += [
+            written(100 * own["member_accuracy"].to_numpy(), 1) + " %",
+            written(100 * own["test_accuracy"].to_numpy(), 1) + " %",
+            written(own["normalized_disagreement"].to_numpy(), 2),
+            written(100 * own["soup_test_accuracy"].to_numpy(), 1) + " %",
         ]
     print("| " + " | ".join(cells) + " |")
