@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sbtutor import data, files, models, recipe, workers
+from sbtutor import augment, data, files, recipe, workers
 from sbtutor.batches import Batches, stream
 from sbtutor.config import TrainConfig
 from sbtutor.descent import train_epoch
+from sbtutor.fits import check_fits
 from sbtutor.recipe import Recipe
 from sbtutor.state import device_of, optimizer
 
@@ -28,6 +29,7 @@ OBEYED = (
     *("schedule", "milestones", "lr_decay", "crop", "flip", "bf16"),
 )
 REMEDY = "delete it and run the same again: only this one cycle is trained anew"
+Row = dict[str, int | float]
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,22 @@ class Task:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        if self.config.method != "sgd":
-            raise ValueError(
-                "a cycle takes plain steps, method='sgd', got "
-                f"{self.config.method!r}; write TrainConfig(method='sgd', ...)"
-            )
+        _check_settings(self.config, self.recipe)
         if self.cycles < 1:
             raise ValueError(f"a task has 1 cycle or more, got {self.cycles}")
-        if self.recipe.warmup_epochs >= self.config.epochs:
-            raise ValueError(
-                f"a warm-up of {self.recipe.warmup_epochs} epochs leaves nothing of a "
-                f"cycle of {self.config.epochs}; write fewer warmup_epochs"
-            )
+
+
+def _check_settings(config: TrainConfig, how: Recipe) -> None:
+    if config.method != "sgd":
+        raise ValueError(
+            f"a cycle takes plain steps, method='sgd', got {config.method!r}; write "
+            "TrainConfig(method='sgd', ...)"
+        )
+    if how.warmup_epochs >= config.epochs:
+        raise ValueError(
+            f"a warm-up of {how.warmup_epochs} epochs leaves nothing of a cycle of "
+            f"{config.epochs}; write fewer warmup_epochs"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def train_cycle(
     split: data.Split,
     config: TrainConfig,
     how: Recipe | None = None,
-) -> tuple[nn.Module, list[dict[str, float]]]:
+) -> tuple[nn.Module, list[Row]]:
     """A copy of the network, trained for one cycle with a new optimizer.
 
     The learning rate of each epoch is `recipe.learning_rate`; the optimizer's memory
@@ -79,17 +85,20 @@ def train_cycle(
         start: any network from images in [0, 1] to logits; left as it is.
         split: the N training images.
         config: epochs, learning rate, optimizer and seed of the cycle.
-        how: warm-up, smoothing and clipping; None is none of these.
+        how: warm-up, smoothing, clipping and augmentation; None is none of these.
 
     Returns:
         The network in eval mode, and a row an epoch: epoch, lr, loss.
 
     Raises:
-        ValueError: images that the network cannot read (names the layer).
-        FloatingPointError: loss or weights are no longer finite.
+        ValueError: a method other than sgd; a warm-up as long as the cycle; no images,
+            or ones that do not fit the network (`check_fits`); a device that is not
+            there.
+        FloatingPointError: weights are no longer finite.
     """
     how = how or Recipe()
-    check_fits(start, split)
+    _check_settings(config, how)
+    check_fits(start, split, how)
     device = device_of(config)
     config = dataclasses.replace(config, members=1)
     model = copy.deepcopy(start)
@@ -102,14 +111,15 @@ def train_cycle(
             lr = recipe.learning_rate(config, how, epoch)
             for group in steps.param_groups:
                 group["lr"] = lr
-            parts = (how.label_smoothing, how.clip_norm)
+            change = augment.change(how, config.seed, epoch, len(split.classes))
+            parts = (how.label_smoothing, how.clip_norm, change)
             loss = float(train_epoch(model, steps, batches, epoch, *parts))
             rows.append({"epoch": epoch, "lr": lr, "loss": loss})
             _check_finite(model, rows[-1])
     return model.eval(), rows
 
 
-def _check_finite(model: nn.Module, row: dict[str, float]) -> None:
+def _check_finite(model: nn.Module, row: Row) -> None:
     if all(t.isfinite().all() for t in model.state_dict().values()):
         return
     raise FloatingPointError(
@@ -118,63 +128,29 @@ def _check_finite(model: nn.Module, row: dict[str, float]) -> None:
     )
 
 
-@torch.no_grad()
-def check_fits(model: nn.Module, split: data.Split) -> None:
-    """Refuse images that the network cannot read, or that have more classes than it.
-
-    Raises:
-        ValueError: names the layer at which one image fails.
-    """
-    in_shape, entered = tuple(split.images.shape[1:]), ["the network"]
-    for name, buffer in model.named_buffers():
-        if name == "normalize.mean" and len(buffer) != in_shape[0]:
-            raise ValueError(
-                f"normalize.mean scales images of {len(buffer)} channels, got images "
-                f"of {in_shape[0]}; pre-train on images like these"
-            )
-    hooks = [
-        layer.register_forward_pre_hook(lambda *_, name=name: entered.append(name))
-        for name, layer in model.named_modules()
-        if not list(layer.children())
-    ]
-    try:
-        with models.evaluating(model):
-            image = data.to_float(split.images[:1]).to(next(model.parameters()))
-            classes = model(image).shape[-1]
-    except RuntimeError as error:
-        raise ValueError(
-            f"{entered[-1]} cannot read images of shape {in_shape}: "
-            f"{str(error).splitlines()[0]}; pre-train on images like these"
-        ) from None
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if classes != len(split.classes):
-        raise ValueError(
-            f"the network's last layer tells {classes} classes apart, the images have "
-            f"{len(split.classes)}; give it a new head: transfer.with_head"
-        )
-
-
 def digest(start: nn.Module) -> str:
-    """A hash of all weights, buffers and layers of a network."""
+    """A hash of all weights, buffers and layers of a network, and of what is frozen."""
     found = hashlib.sha256(repr(start).encode())
-    for name, tensor in start.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy())
+    for name, tensor in (*start.named_parameters(), *start.named_buffers()):
+        about = (name, tensor.dtype, tuple(tensor.shape), tensor.requires_grad)
+        found.update(repr(about).encode())
+        content = tensor.detach().cpu().reshape(-1)
+        found.update(content.view(torch.uint8).numpy())  # NumPy has no bfloat16
     return found.hexdigest()
 
 
 def _digest_of_images(split: data.Split) -> str:
     found = hashlib.sha256(repr((tuple(split.images.shape), split.classes)).encode())
-    found.update(split.images.contiguous().numpy())
-    found.update(split.labels.contiguous().numpy())
+    for tensor in (split.images, split.labels):
+        found.update(tensor.cpu().contiguous().numpy())
     return found.hexdigest()
 
 
 def _path(out: Path, images: str, start: str, config: TrainConfig, how: Recipe) -> Path:
     about = {name: getattr(config, name) for name in OBEYED}
     about |= {"images": images, "start": start, "recipe": dataclasses.asdict(how)}
+    if how.augment is None:  # then these change nothing, a file's name neither
+        del about["recipe"]["augment"], about["recipe"]["size"]
     text = json.dumps(about, sort_keys=True)
     return out / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.pt"
 
@@ -191,6 +167,7 @@ def _run(split: data.Split, out: Path | None, task: Task) -> list[dict[str, Any]
             path = out and _path(out, images, digest(model), config, task.recipe)
             if path and path.exists():
                 end = files.load_tensors(path, REMEDY)
+                model = copy.deepcopy(model)  # an earlier end may hold its tensors
                 model.load_state_dict(end["weights"])
             else:
                 model, rows = train_cycle(model, split, config, task.recipe)
@@ -229,19 +206,22 @@ def train(
         For each task, the network after each of its cycles.
 
     Raises:
-        ValueError: as `train_cycle`; no tasks; a broken file (names it).
+        ValueError: as `train_cycle`; no tasks; jobs < 1; `out` is a file; a broken file
+            (names it).
         FloatingPointError: a network has diverged.
         RuntimeError: a process died.
         OSError: the disk is full; what was saved stays.
     """
     if not tasks:
-        raise ValueError("there is nothing to train: give at least one task")
+        raise ValueError("there is nothing to train: give at least one network")
+    out = Path(out) if out else None
+    if out and out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; cycles are kept in a folder")
     for task in tasks:
-        check_fits(task.start, split)
+        check_fits(task.start, split, task.recipe)
     device = device_of(tasks[0].config)
     if jobs is None and device.type != "cpu":
         jobs = 1
-    out = Path(out) if out else None
     found = workers.run(functools.partial(_run, split, out), tasks, jobs, label)
     return [_trained(task, ends) for task, ends in zip(tasks, found)]
 

@@ -38,9 +38,10 @@ def train_epoch(
         The mean of the batches' losses, a scalar on the device.
     """
     kind, bf16 = batches.device.type, batches.config.bf16
+    dtype = next(model.parameters()).dtype
     losses = []
     for batch in batches.epoch(epoch):
-        images, targets = batch.images[0], batch.labels[0]
+        images, targets = batch.images[0].to(dtype), batch.labels[0]
         if change is not None:
             images, targets = change(images, targets)
         optimizer.zero_grad()
