@@ -28,8 +28,12 @@ def straight_line(
     (training images), or on the split itself if there is none.
 
     Raises:
-        ValueError: networks of different architectures; fewer than 2 points.
+        ValueError: networks of different architectures, or with different buffers, as
+            in `soup`; fewer than 2 points; as `stack.points_of` and `stack.logits_at`.
     """
+    if points < 2:
+        raise ValueError(f"a line has two ends, so points must be >= 2, got {points}")
+    _check_alike([a, b])
     ends = stack.points_of([a, b])
     line = paths.line(*ends, points)
     return landscape.survey(a, line, split, refresh=refresh or split)
@@ -60,9 +64,14 @@ def barrier(
         A scalar >= 0, in nats; 0 for two copies.
 
     Raises:
-        ValueError: networks of different architectures; too few points; a network on
-            the line without a finite loss.
+        ValueError: fewer than 3 points; a network on the line without a finite loss; as
+            `straight_line`.
     """
+    if points < 3:
+        raise ValueError(
+            "a barrier stands between the ends, so points must be >= 3, got "
+            f"{points}; 11 are usual"
+        )
     return paths.barrier(straight_line(a, b, split, points, refresh).loss)
 
 
@@ -89,33 +98,50 @@ def soup(members: list[nn.Module], split: data.Split | None = None) -> nn.Module
         ValueError: no members; architectures, or buffers other than BatchNorm's, that
             differ (names the tensor); a split without images.
     """
-    if not members:
-        raise ValueError("a soup needs at least one member, got an empty list")
+    _check_alike(members)
     states = [member.state_dict() for member in members]
-    _check_alike(states)
     made = copy.deepcopy(members[0]).eval()
-    averaged = {name for name, _ in made.named_parameters()}
-    for name, module in made.named_modules():
-        if isinstance(module, BATCH_NORM):
-            averaged |= {f"{name}.running_mean", f"{name}.running_var"}
+    averaged = _averaged(made)
     with torch.no_grad():
         for name, own in made.state_dict().items():
-            values = [state[name].to(own.device) for state in states]
             if name in averaged:
+                values = [state[name].to(own.device) for state in states]
                 own.copy_(torch.stack(values).mean(0))
-            elif not name.endswith(".num_batches_tracked"):
-                _check_equal(name, values)
     return made if split is None else stack.refreshed(made, split)
 
 
-def _check_alike(states: list[dict[str, Tensor]]) -> None:
+def _averaged(model: nn.Module) -> set[str]:
+    """The names of all tensors that have a mean: weights, and BatchNorm's statistics.
+
+    A shared layer counts under each of its names, as in the state dict.
+    """
+    found = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, BATCH_NORM):
+            found |= {f"{name}.running_mean", f"{name}.running_var"}
+    return found
+
+
+def _check_alike(members: list[nn.Module]) -> None:
+    """Refuse shapes that differ, and buffers without a mean that differ."""
+    if not members:
+        raise ValueError("a soup needs at least one member, got an empty list")
+    states = [member.state_dict() for member in members]
+    _check_shapes(states)
+    averaged = _averaged(members[0])
+    for name, own in states[0].items():
+        if name not in averaged and not name.endswith(".num_batches_tracked"):
+            _check_equal(name, [state[name].to(own.device) for state in states])
+
+
+def _check_shapes(states: list[dict[str, Tensor]]) -> None:
     shapes = [{k: tuple(t.shape) for k, t in state.items()} for state in states]
     for m, other in enumerate(shapes[1:], start=1):
         differing = sorted(dict(shapes[0].items() ^ other.items()))
         if differing:
             name = differing[0]
             raise ValueError(
-                f"a soup needs members of one architecture: {name} is "
+                f"members must be of one architecture: {name} is "
                 f"{shapes[0].get(name, 'missing')} in member 0, "
                 f"{other.get(name, 'missing')} in member {m}"
             )
@@ -153,8 +179,9 @@ def greedy_soup(
         The soup, and the positions of its members in the order of their choice.
 
     Raises:
-        ValueError: as `soup`.
+        ValueError: as `soup`; no validation images; a member that has diverged.
     """
+    _check_alike(members)
     order = _accuracies(members, val).argsort(descending=True, stable=True).tolist()
     chosen: list[int] = []
     best, highest = None, -1.0
@@ -168,6 +195,12 @@ def greedy_soup(
 
 def _accuracies(members: Sequence[nn.Module], split: data.Split) -> Tensor:
     found = predict(list(members), split)
+    finite = found.logits.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"member {int((~finite).nonzero()[0])} gives NaN or infinity: it has "
+            "diverged; leave it out"
+        )
     each = [
         metrics.accuracy(logits.softmax(-1), found.labels) for logits in found.logits
     ]

@@ -1,5 +1,6 @@
 """Snapshot ensembles in transfer learning: SSE, StarSSE, and what SWA averages."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from sbtutor.cycles import Task, Trained, train
 from sbtutor.recipe import Recipe, learning_rate
 
 # Of the fine-tuning's learning rate and epochs, as in the published scripts.
-LR_FACTORS = (0.25, 0.5, 1, 2, 4)
-EPOCH_FACTORS = (0.5, 1, 2, 4)
+LR_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+EPOCH_FACTORS = (0.5, 1.0, 2.0, 4.0)
 Members = list[nn.Module]
 
 
@@ -39,16 +40,19 @@ def budget(fine: TrainConfig, cycle: TrainConfig, members: int) -> int:
     return fine.epochs + (members - 1) * cycle.epochs
 
 
-def scaled(config: TrainConfig, lr: float = 1, epochs: float = 1) -> TrainConfig:
+def scaled(config: TrainConfig, lr: float = 1.0, epochs: float = 1.0) -> TrainConfig:
     """The config of a cycle with other learning rate and length, as factors.
 
     Lengths are rounded down, as in the published scripts, but to 1 at least.
 
     Raises:
-        ValueError: a factor that is not positive.
+        ValueError: a factor that is not positive, or infinite.
     """
-    if not (lr > 0 and epochs > 0):
-        raise ValueError(f"factors must be positive, got lr={lr}, epochs={epochs}")
+    if not (0 < lr < math.inf and 0 < epochs < math.inf):
+        raise ValueError(
+            f"factors must be positive and finite, got lr={lr}, epochs={epochs}; 1 "
+            "changes nothing"
+        )
     length = max(1, int(config.epochs * epochs))
     return replace(config, lr=config.lr * lr, epochs=length)
 
@@ -72,10 +76,12 @@ def _tasks(
             "write TrainConfig(schedule='cosine', ...)"
         )
     if limit is not None and (members - 1) * cycle.epochs > limit:
+        length = limit // (members - 1)
+        shorter = f"cycles of {length} epochs or fewer, or " if length > 0 else ""
         raise ValueError(
             f"{members - 1} cycles of {cycle.epochs} epochs take "
             f"{(members - 1) * cycle.epochs}, more than the budget of {limit}; write "
-            f"cycles of {limit // (members - 1)} epochs or fewer, or fewer members"
+            f"{shorter}fewer members"
         )
     how, after = recipe or Recipe(), replace(cycle, seed=cycle.seed + 1)
     if method == "sse":
@@ -117,6 +123,7 @@ def sse(
     Raises:
         ValueError: cycles longer than the budget; fewer than 2 members; another
             schedule; as `cycles.train`.
+        FloatingPointError, RuntimeError, OSError: as `cycles.train`.
     """
     tasks = _tasks("sse", first, cycle, members, limit, recipe)
     return _members(first, train(tasks, split, out, 1, "SSE"))
@@ -152,6 +159,7 @@ def grid(
     epoch_factors: Sequence[float] = EPOCH_FACTORS,
     out: Path | str | None = None,
     jobs: int | None = None,
+    recipe: Recipe | None = None,
 ) -> Mapping[tuple[float, float], Members]:
     """Ensembles of all cycles of a grid, by (factor of lr, factor of epochs).
 
@@ -165,15 +173,17 @@ def grid(
         epoch_factors: of their length.
         out: where the ends of cycles are kept, as in `cycles.train`.
         jobs: processes at once.
+        recipe: warm-up, smoothing and clipping, for large networks.
 
     Raises:
-        ValueError: another method; as `sse`.
+        ValueError: another method; a factor that is not positive; as `sse`.
+        FloatingPointError, RuntimeError, OSError: as `cycles.train`.
     """
     if method not in ("sse", "star"):
         raise ValueError(f"unknown method {method!r}: write 'sse' or 'star'")
     cells = [(lr, epochs) for lr in lr_factors for epochs in epoch_factors]
     each = [
-        _tasks(method, first, scaled(fine, *cell), members, None, None)
+        _tasks(method, first, scaled(fine, *cell), members, None, recipe)
         for cell in cells
     ]
     flat = [task for tasks in each for task in tasks]
@@ -223,13 +233,16 @@ def swag_ensemble(
     Args:
         networks: T >= 2, from `trajectory`.
         split: training images.
-        members: how many to draw.
+        members: how many to draw, 1 or more.
         scale: s >= 0, the spread; 1 is Maddox et al.'s posterior.
         generator: draws the noise (CPU).
 
     Raises:
-        ValueError: as `subspace.swag` and `stack.refreshed`.
+        ValueError: no members; as `subspace.swag`, `stack.points_of` and
+            `stack.refreshed`.
     """
+    if members < 1:
+        raise ValueError(f"draw at least 1 member, got members={members}")
     spread = torch.full((members,), float(scale))
     drawn = subspace.swag(stack.points_of(networks), spread, generator)
     return [stack.refreshed(stack.model_at(networks[0], w), split) for w in drawn]

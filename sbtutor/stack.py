@@ -145,12 +145,14 @@ def _norms(net: nn.Module) -> list[nn.Module]:
 
 def _refresh(net: nn.Module, norms: list[nn.Module], images: Tensor) -> None:
     """Batch statistics of these images for all BatchNorms; dropout stays off."""
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()  # forgets infinities too, which momentum would not
         norm.momentum = None  # the mean over batches so far: of one, that batch
         norm.train()
     net(images)
-    for norm in norms:
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
         norm.eval()
 
 

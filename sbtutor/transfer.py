@@ -111,10 +111,11 @@ def with_head(model: nn.Module, classes: int, seed: int) -> nn.Module:
     path, _, leaf = linear[-1].rpartition(".")
     old = made.get_submodule(linear[-1])
     with torch.random.fork_rng(devices=[]):
-        seed = stream(seed, "head").initial_seed()
+        seed = stream(int(seed), "head").initial_seed()
         torch.random.default_generator.manual_seed(seed)
         head = nn.Linear(old.in_features, classes, old.bias is not None)
-    setattr(made.get_submodule(path), leaf, head.to(old.weight))
+    head = head.to(old.weight).train(old.training)
+    setattr(made.get_submodule(path), leaf, head)
     return made
 
 

@@ -48,7 +48,8 @@ def run(
         label: shows progress under this name, if given.
 
     Raises:
-        ValueError: jobs < 1; a task that was written in a notebook.
+        ValueError: jobs < 1; a task, or an item's class, that was written in a
+            notebook.
         RuntimeError: a process died.
     """
     items = list(items)
@@ -124,7 +125,14 @@ def _in_processes(
 
 def _call(task: bytes, item: bytes) -> bytes:
     """In a process."""
-    return pickle.dumps(pickle.loads(task)(pickle.loads(item)))
+    try:
+        work, given = pickle.loads(task), pickle.loads(item)
+    except AttributeError as error:  # a class that stands in a notebook, say
+        raise ValueError(
+            f"another process cannot import what it is to work on ({error}): put it "
+            "into a .py file, or write jobs=1"
+        ) from None
+    return pickle.dumps(work(given))
 
 
 def _start(lifeline: Connection) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from sbtutor import data
-from sbtutor.batches import Batches, stream
+from sbtutor.batches import Batches, augmented, stream
 from sbtutor.config import TrainConfig
 
 CPU = torch.device("cpu")
@@ -114,3 +114,25 @@ def test_streams_depend_on_the_whole_key_and_on_nothing_else():
     before = torch.random.get_rng_state()
     assert torch.rand(3, generator=stream(*keys[0])).tolist() == draws[0]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_augmented_images_are_those_that_training_sees():
+    """Two copies are the first two epochs of the member with that seed."""
+    config = TrainConfig(members=1, batch_size=10, crop=2, flip=True, seed=3)
+    made = augmented(split(), config, copies=2)
+    seen = [gathered(Batches(split(), config, CPU).epoch(e)) for e in (0, 1)]
+    images, labels = (torch.cat([each[i][0] for each in seen]) for i in (1, 2))
+    assert torch.equal(data.to_float(made.images), images)
+    assert torch.equal(made.labels, labels)
+    assert made.classes == split().classes
+
+
+def test_without_crops_and_flips_augmented_images_are_the_images():
+    made = augmented(split(), TrainConfig(members=3))
+    order = gathered(batches(split(), members=1).epoch(0))[0][0]
+    assert torch.equal(made.images, split().images[order])
+
+
+def test_augmented_needs_a_copy():
+    with pytest.raises(ValueError, match="copies must be at least 1, got 0"):
+        augmented(split(), TrainConfig(), copies=0)

@@ -89,6 +89,10 @@ def test_data_and_model_errors_name_value_and_remedy(unchecked, make, message):
         ({"method": "sma"}, "unknown method 'sma': did you mean 'sam'"),
         ({"split": "cod"}, "unknown split 'cod': did you mean 'code'"),
         ({"optimizer": "adan"}, "unknown optimizer 'adan': did you mean 'adam'"),
+        (
+            {"optimizer": "adamww"},
+            "'adamww': did you mean 'adamw'.*of sgd, adam, adamw",
+        ),
         ({"schedule": "step"}, "unknown schedule 'step'.*multistep, cosine"),
         ({"members": 0}, "members must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
@@ -144,6 +148,13 @@ def test_sgd_ignores_what_only_sharpbalance_needs():
 def test_values_of_another_kind_are_refused(unchecked, config, settings, message):
     with pytest.raises(ValueError, match=message):
         config(**settings)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_an_optimizer_survives_json(optimizer):
+    experiment = Experiment(train=TrainConfig(optimizer=optimizer))
+    saved = json.loads(json.dumps(experiment.to_dict()))
+    assert Experiment.from_dict(saved).train.optimizer == optimizer
 
 
 def test_numbers_become_pythons_own(unchecked):

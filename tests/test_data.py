@@ -273,6 +273,60 @@ def test_a_subset_of_a_wrong_size_is_named(count):
         data.subset(numbered([0, 0, 1, 1, 2, 2]), count, seed=0)
 
 
+def only_by_hand(split, names):
+    """(number of the image, new label), image by image."""
+    found = []
+    for image, label in zip(split.images, split.labels):
+        name = split.classes[int(label)]
+        if name in names:
+            found.append((int(image), list(names).index(name)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("class 0", "class 1"),
+        ["class 4", "class 0", "class 2"],
+        ["class 3", "class 1"],  # class 3 has no image
+        [f"class {c}" for c in (3, 1, 0, 4, 2)],
+    ],
+)
+def test_only_some_classes_are_numbered_anew_in_the_order_given(names):
+    split = numbered([4, 0, 2, 2, 1, 0, 4, 1, 2, 0], classes=5)
+    labels, images = split.labels.clone(), split.images.clone()
+    found = data.only(split, names)
+    expected = only_by_hand(split, names)
+    assert [*zip(numbers(found), found.labels.tolist())] == expected
+    assert found.classes == tuple(names)
+    assert torch.equal(split.labels, labels)
+    assert torch.equal(split.images, images)
+
+
+def test_all_classes_in_their_order_are_the_split():
+    split = data.load(DataConfig(name="digits", limit=50)).train
+    found = data.only(split, split.classes)
+    assert torch.equal(found.images, split.images)
+    assert torch.equal(found.labels, split.labels)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["class 1"], r"name two classes or more, each once, got \['class 1'\]"),
+        ([], r"name two classes or more, each once, got \[\]"),
+        (["class 1", "class 0", "class 1"], "each once, got .*'class 0', 'class 1'"),
+        (
+            ["class 1", "klass 2"],
+            "no class 'klass 2'; the classes are class 0, class 1, class 2",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_chosen_are_named(names, message):
+    with pytest.raises(ValueError, match=message):
+        data.only(numbered([0, 1, 2, 1]), names)
+
+
 def test_to_float_maps_bytes_to_the_unit_interval():
     pixels = torch.arange(256, dtype=torch.uint8)
     expected = torch.arange(256).double() / 255

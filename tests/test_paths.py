@@ -110,6 +110,27 @@ def test_both_ends_are_met_exactly(steps, dtype):
         assert torch.equal(path[-1], b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_between_equal_ends_a_line_stands_still_exactly(dtype):
+    """No rounding of (1 - t) a + t a, so that copies are no two networks."""
+    a = (100 * points(1, 1000)[0]).to(dtype)
+    for steps in range(2, 40):
+        assert torch.equal(paths.line(a, a.clone(), steps), a.expand(steps, -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_level_path_has_no_barrier_and_no_path_has_less(dtype):
+    """Exactly: the ends are on their own line, whatever rounding does between."""
+    heights = points(1, 200)[0].to(dtype)
+    for steps in range(3, 40):
+        for height in heights[:20]:
+            assert paths.barrier(height.expand(steps)) == 0
+        assert paths.barrier(heights[:steps]) >= 0
+        valley = heights[:steps].clone()
+        valley[1:-1] -= 20
+        assert paths.barrier(valley) == 0
+
+
 def test_a_line_has_equal_steps():
     a, b = points(2)
     path = paths.line(a, b, 5)

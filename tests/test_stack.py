@@ -172,6 +172,58 @@ def test_logits_have_the_precision_of_the_points_and_no_graph(dtype):
     assert not found.requires_grad
 
 
+@pytest.mark.parametrize("name", ["small_cnn", "resnet8"])
+def test_a_refreshed_model_has_the_statistics_of_update_bn(name):
+    """And the logits that `logits_at` finds at its weights; nothing else is new."""
+    net, fresh = members(name, "batch", count=1)[0], split(40, seed=1)
+    expected = copy.deepcopy(net)
+    torch.optim.swa_utils.update_bn([fresh.images.double() / 255], expected)
+    before = state(net)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(torch.inf)
+    found = stack.refreshed(net.train(), fresh)
+    theirs = expected.state_dict()
+    for key, tensor in found.state_dict().items():
+        torch.testing.assert_close(tensor, theirs[key])
+    assert all(torch.equal(p, before[k]) for k, p in found.named_parameters())
+    at = stack.logits_at(net, stack.points_of([net]), split(), refresh=fresh)
+    torch.testing.assert_close(predict([found], split()).logits, at)
+    assert not any(module.training for module in found.modules())
+    assert all(module.training for module in net.modules())
+
+
+def test_refreshing_leaves_the_model_and_its_own_momentum_alone():
+    """A refreshed model can be trained on: its statistics still follow slowly."""
+    net = members(norm="batch")[0].train()
+    net.norm2.momentum, net.norm3.momentum = 0.3, None
+    before = state(net)
+    found = stack.refreshed(net, split())
+    assert_unchanged(net, before)
+    assert [getattr(found, f"norm{i}").momentum for i in (1, 2, 3)] == [0.1, 0.3, None]
+    assert [getattr(net, f"norm{i}").momentum for i in (1, 2, 3)] == [0.1, 0.3, None]
+    found.norm1.running_mean += 1
+    assert_unchanged(net, before)
+
+
+def test_a_model_without_batch_norm_is_only_copied():
+    net = members()[0].train()
+    found = stack.refreshed(net, split())
+    assert_unchanged(found, state(net))
+    found.head.weight.data.zero_()
+    assert net.head.weight.abs().max() > 0
+    assert not found.training
+
+
+def test_a_model_that_cannot_be_refreshed_is_refused():
+    body = [nn.Flatten(), nn.BatchNorm1d(64, track_running_stats=False)]
+    net = nn.Sequential(*body, nn.Linear(64, 3))
+    with pytest.raises(ValueError, match="track_running_stats=False, so that an image"):
+        stack.refreshed(net, split())
+    with pytest.raises(ValueError, match="split has no images; give at least one"):
+        stack.refreshed(members(norm="batch")[0], split(0))
+
+
 def test_no_members_have_no_points():
     with pytest.raises(ValueError, match="at least one member, got an empty list"):
         stack.points_of([])

@@ -191,14 +191,68 @@ def test_auto_takes_a_gpu_if_there_is_one():
     assert state.device_of(TrainConfig(device="cpu")).type == "cpu"
 
 
-def test_adam_is_pytorchs_with_the_momentum_as_its_first_beta():
+def adam_by_hand(params, slopes, settings, decoupled):
+    """Kingma and Ba 2015, and with decoupled decay Loshchilov and Hutter 2019.
+
+    w <- w - lr decay w (decoupled) - lr m_hat / (sqrt(v_hat) + 1e-8)
+    """
+    lr, decay, beta = settings
+    first, second = ([torch.zeros_like(p) for p in params] for _ in range(2))
+    for t, each in enumerate(slopes, start=1):
+        for i, p in enumerate(params):
+            g = each[i] if decoupled else each[i] + decay * p
+            first[i] = beta * first[i] + (1 - beta) * g
+            second[i] = 0.999 * second[i] + 0.001 * g**2
+            if decoupled:
+                p -= lr * decay * p
+            speed = (second[i] / (1 - 0.999**t)).sqrt() + 1e-8
+            p -= lr * first[i] / (1 - beta**t) / speed
+    return params
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_has_the_decay_in_its_gradient_and_adamw_apart_from_it(kind):
+    """Five steps with known gradients, in float64, written out."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (5,)]
+    params = [torch.randn(s, generator=generator).double() for s in shapes]
+    slopes = [
+        [torch.randn(s, generator=generator).double() for s in shapes] for _ in range(5)
+    ]
+    settings = (0.01, 0.5, 0.8)
+    expected = adam_by_hand([p.clone() for p in params], slopes, settings, kind[4:])
+    config = TrainConfig(optimizer=kind, lr=0.01, weight_decay=0.5, momentum=0.8)
+    step = state.optimizer(config, params, torch.device("cpu"))
+    for each in slopes:
+        for p, slope in zip(params, each, strict=True):
+            p.grad = slope
+        step.step()
+    for p, wanted in zip(params, expected, strict=True):
+        torch.testing.assert_close(p, wanted)
+
+
+def test_groups_keep_their_own_decay():
+    """Without a gradient, AdamW only shrinks: by lr times the decay a step."""
+    a, b = torch.ones(2), torch.ones(2)
+    config = TrainConfig(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    groups = [{"params": [a]}, {"params": [b], "weight_decay": 0.0}]
+    step = state.optimizer(config, groups, torch.device("cpu"))
+    a.grad, b.grad = torch.zeros(2), torch.zeros(2)
+    step.step()
+    torch.testing.assert_close(a, torch.full((2,), 0.95))
+    assert torch.equal(b, torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_is_pytorchs_with_the_momentum_as_its_first_beta(kind):
     """Both members, in one optimizer over common tensors, as if each were alone."""
     config = TrainConfig(
-        members=2, optimizer="adam", lr=1e-2, momentum=0.8, weight_decay=1e-2, seed=4
+        members=2, optimizer=kind, lr=1e-2, momentum=0.8, weight_decay=1e-2, seed=4
     )
     model = ModelConfig(name="mlp", width=4)
     ours = state.fresh(Experiment(model=model, train=config), ABOUT)
-    assert isinstance(ours.optimizer, torch.optim.Adam)
+    stock = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    assert type(ours.optimizer) is stock
     x = torch.rand(2, B, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = torch.arange(B).expand(2, B) % 10
     batch = Batch(torch.arange(B).expand(2, B), x, y)
@@ -207,9 +261,7 @@ def test_adam_is_pytorchs_with_the_momentum_as_its_first_beta():
         train_step(ours, batch, masks, config, step)
     for m, member in enumerate(ours.members):
         alone = models.build(model, (1, 8, 8), 10, 4 + m)
-        adam = torch.optim.Adam(
-            alone.parameters(), 1e-2, betas=(0.8, 0.999), weight_decay=1e-2
-        )
+        adam = stock(alone.parameters(), 1e-2, betas=(0.8, 0.999), weight_decay=1e-2)
         for _ in range(STEPS):
             adam.zero_grad()
             F.cross_entropy(alone(x[m]), y[m]).backward()

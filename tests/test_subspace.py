@@ -46,6 +46,7 @@ SAMPLERS = {
     "diagonal": subspace.diagonal_gaussian,
     "pca": subspace.low_rank_gaussian,
     "swag": lambda x, s, g: subspace.low_rank_gaussian(x, s, g, form="swag"),
+    "both": subspace.swag,
     "accepted": lambda x, s, g: subspace.accepted_directions(
         x[0], 1.0, len(s), lambda w: torch.ones(len(w)), 0.5, g
     ),
@@ -72,7 +73,9 @@ def test_samples_have_the_points_dtype_whatever_the_strengths(sampler, dtype):
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("name", ["random", "dropout", "diagonal", "pca", "swag"])
+@pytest.mark.parametrize(
+    "name", ["random", "dropout", "diagonal", "pca", "swag", "both"]
+)
 def test_strength_0_gives_the_middle_and_each_row_has_its_own_strength(name):
     x = trajectory()
     center = x[0] if name in ("random", "dropout") else x.mean(0)
@@ -254,6 +257,29 @@ def test_swag_of_full_rank_has_the_sample_covariance():
     assert_mean(products, x.T.cov().flatten())
 
 
+@pytest.mark.parametrize("s", [1.0, 0.5])
+def test_both_halves_of_swag_have_the_mean_of_their_covariances(s):
+    """(diag(population variance) + sample covariance) / 2, to 4 standard errors."""
+    x = trajectory()
+    points = subspace.swag(x, same(s, 4 * S), seeded())
+    assert_mean(points, x.mean(0))
+    steps = points - x.mean(0)
+    products = (steps[:, :, None] * steps[:, None, :]).flatten(1)
+    diagonal = torch.from_numpy(x.numpy().var(0)).diag()
+    assert_mean(products, s**2 * (diagonal + x.T.cov()).flatten() / 2)
+
+
+def test_the_halves_of_swag_are_drawn_apart():
+    """Off the checkpoints' span lies the diagonal half only: its share is halved."""
+    x = trajectory(rows=3, columns=P)
+    points = subspace.swag(x, same(1.0), seeded()) - x.mean(0)
+    span = torch.linalg.qr((x - x.mean(0)).T).Q[:, :2]
+    apart = torch.eye(P).double() - span @ span.T
+    left = (points @ apart).square().sum(1, keepdim=True)
+    diagonal = x.var(0, correction=0).diag()
+    assert_mean(left, (apart @ diagonal @ apart).trace() / 2)
+
+
 def test_only_swag_notices_how_far_the_checkpoints_lie_apart():
     x = trajectory()
     wide = x.mean(0) + 10 * (x - x.mean(0))
@@ -294,6 +320,8 @@ def points_of_wrong_kind():
         "one": ("diagonal", x[:1], r"T >= 2, got \(1, 12\)"),
         "one, low rank": ("swag", x[:1], r"T >= 2, got \(1, 12\)"),
         "empty": ("pca", x[:, :0], r"got \(8, 0\)"),
+        "one, both halves": ("both", x[:1], r"T >= 2, got \(1, 12\)"),
+        "infinite, both halves": ("both", infinite, "checkpoints must be finite"),
         "half": ("pca", x.bfloat16(), "bfloat16; write checkpoints.float"),
         "integers": ("diagonal", x.long(), "64 bits a number, got torch.int64"),
         "infinite": ("swag", infinite, "checkpoints must be finite.*diverged"),
@@ -329,6 +357,8 @@ def test_average_of_nothing_is_refused():
         ("diagonal", [[1.0]], r"scales must be \(S,\).*got \(1, 1\)"),
         ("pca", [torch.inf], r"scales must be in \[0, inf\), got inf"),
         ("swag", [-1.0], r"scales must be in \[0, inf\), got -1"),
+        ("both", [-1.0], r"scales must be in \[0, inf\), got -1"),
+        ("both", 1.0, r"scales must be \(S,\), one per sample, got \(\)"),
     ],
 )
 def test_strengths_out_of_range_are_refused(sampler, values, message):

@@ -309,6 +309,11 @@ def test_impossible_settings_are_refused(settings, message):
     ("experiment", "given", "message"),
     [
         (vary(method="sam"), FIRST, "method='sgd', got 'sam'; write TrainConfig"),
+        (
+            vary(optimizer="adamw"),
+            FIRST,
+            "AdamW's weight decay is no L2 penalty.*; write optimizer='adam' or 'sgd'",
+        ),
         (TOY, NO_DROPOUT, r"sets l2_hidden1, .*dropout, label_.*; got l2_hidden1"),
         (PLAIN, FIRST, r"got .*dropout, .* if ModelConfig\(dropout=...\) is not 0"),
         (PLAIN, dataclasses.replace(FIRST, settings={}), "got nothing"),

@@ -42,6 +42,15 @@ def fails_first(folder, item):
         raise ZeroDivisionError("item 0")
     time.sleep(1000)
 
+def shifted(by, item):
+    """Tensors that came, and those that go back, lie in no shared memory."""
+    assert not by.is_shared()
+    assert not any(t.is_shared() for t in item)
+    return [t + by for t in item]
+
+def answer(item):
+    return 42
+
 def dies(item):
     os.kill(os.getpid(), signal.SIGKILL)
 '''
@@ -126,6 +135,35 @@ def test_an_error_ends_the_other_tasks_and_is_raised_here(tasks, folder):
     assert not multiprocessing.active_children()
     begun = {path.name.split("-")[0] for path in folder.iterdir()}
     assert begun <= {"0", "1", "2"}  # 2: may have begun while the error was raised
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_tensors_go_by_value_and_keep_no_files_open(tasks):
+    """Shared, each would hold a file descriptor here, of which there are few."""
+    items = [[torch.arange(3) + i, torch.ones(2, 2) * i] for i in range(40)]
+    before = open_files()
+    task = functools.partial(tasks.shifted, torch.tensor(0.5))
+    found = workers.run(task, items, jobs=2)
+    assert open_files() < before + 40
+    for item, back in zip(items, found, strict=True):
+        assert not any(t.is_shared() for t in (*item, *back))
+        assert all(torch.equal(t + 0.5, u) for t, u in zip(item, back, strict=True))
+
+
+def test_an_item_of_a_class_that_others_cannot_import_is_refused(tasks, monkeypatch):
+    """As a network whose class stands in a notebook; this process knows it."""
+    mine = type("Local", (), {"__module__": "tasks", "__qualname__": "Local"})
+    monkeypatch.setattr(tasks, "Local", mine, raising=False)
+    assert workers.run(tasks.answer, [mine(), mine()], jobs=1) == [42, 42]
+    message = (
+        r"cannot import what it is to work on .*Local.*a \.py file, or write jobs=1"
+    )
+    with pytest.raises(ValueError, match=message):
+        workers.run(tasks.answer, [mine(), mine()], jobs=2)
 
 
 def test_an_error_in_this_process_is_raised_as_it_is():
