@@ -40,10 +40,10 @@ from sbtutor.config import DataConfig, ModelConfig, TrainConfig
 from sbtutor.predict import predict
 
 SIZE = 5  # members, as in the paper
-LR_FACTORS = (0.25, 1, 2, 4, 8)  # the paper's but 0.5, and 8
-EPOCH_FACTORS = (0.25, 0.5, 1)
-DE_FACTORS = ((1, 1), (2, 1), (1, 2))  # of lr and epochs
-SWA_LR_FACTORS = (0.1, 0.25, 0.5, 1)
+LR_FACTORS = (0.25, 1.0, 2.0, 4.0, 8.0)  # the paper's but 0.5, and 8
+EPOCH_FACTORS = (0.25, 0.5, 1.0)
+DE_FACTORS = ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0))  # of lr and epochs
+SWA_LR_FACTORS = (0.1, 0.25, 0.5, 1.0)
 SWA_EPOCHS = 20
 SCALE = 1.0  # of SWAG's samples
 MODEL = ModelConfig(name="resnet8", width=8)
