@@ -154,6 +154,33 @@ def test_wenzel_et_als_claims_are_those_of_the_tables():
     pd.testing.assert_frame_equal(frame, again, rtol=1e-3, check_exact=False)
 
 
+def test_claims_of_sadrtdinov_are_those_of_the_tables():
+    frame = results.committed(FOLDER / "claims_sadrtdinov")
+    assert set(frame["claim"]) == set(range(1, 10))
+    assert (frame.groupby(["claim", "data"])["n"].max() >= 3).all()
+    again = load("claims_sadrtdinov").answers()
+    pd.testing.assert_frame_equal(frame, again, rtol=1e-3, check_exact=False)
+
+
+def test_the_grid_of_cycles_is_complete_and_its_best_cells_are_the_tuned_ones():
+    study = load("sadrtdinov")
+    rows, grid, members = (
+        results.committed(FOLDER / f"transfer{part}")
+        for part in ("", "_grid", "_members")
+    )
+    cells = len(study.LR_FACTORS) * len(study.EPOCH_FACTORS)
+    for name, seeds in study.SEEDS.items():
+        own = grid[grid["data"] == name]
+        assert sorted(set(own["seed"])) == list(seeds)
+        assert (own.groupby(["seed", "method"]).size() == cells).all()
+        each = members[members["data"] == name]
+        assert len(each) == len(own) * (study.SIZE - 1)
+    keys = ["data", "seed", "method"]
+    best = grid.groupby(keys)["val_nll"].min()
+    last = rows[rows["size"] == study.SIZE].set_index(keys)["val_nll"]
+    assert last[best.index].to_numpy() == pytest.approx(best.to_numpy())
+
+
 def test_each_method_has_the_same_eight_fresh_seeds(recompute):
     for name in ("fashion", "cifar10"):
         frame = results.committed(FOLDER / name)

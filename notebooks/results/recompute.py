@@ -326,7 +326,7 @@ WHAT = {
     "14x14: five of MLPs; learned ranges, log10",
     "hyper_inits": "eight searches for an MLP on fashion-mini at 14x14, each network "
     "from its own first weights: greedy ensembles by size",
-    "transfer": "five seeds on fashion-mini at 14x14 (five classes to five, 500 "
+    "transfer": "four seeds on fashion-mini at 14x14 (five classes to five, 500 "
     "images) and three on CIFAR-10 (JPEG) at 16x16 (animals to vehicles, 1,000), "
     "ResNet-8 of width 8: ensembles and soups of one to five members",
     "transfer_grid": "the runs of transfer: SSE and StarSSE by learning rate and "

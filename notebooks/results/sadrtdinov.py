@@ -93,7 +93,8 @@ SETTINGS = {
         scratch=cosine(epochs=80, lr=0.2, batch_size=50, crop=2),
     ),
 }
-SEEDS = {"fashion-mini": range(5000, 5050, 10), "cifar10": range(5100, 5130, 10)}
+# Five and four were planned; the last of each were cut for time, before any was seen.
+SEEDS = {"fashion-mini": range(5000, 5040, 10), "cifar10": range(5100, 5130, 10)}
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,12 @@ WENZEL = {  # methods of hyper_kinds.csv, in the README's words
 SADRTDINOV = {  # methods of transfer.csv, in the README's words
     "scratch": "from scratch",
     "local": "Local DE: one checkpoint",
-    "local, twice as long": "Local DE, fine-tuned twice as long",
+    "local, tuned": "Local DE, tuned",
     "global": "Global DE: five checkpoints",
+    "global, tuned": "Global DE, tuned",
     "sse": "SSE, tuned",
     "star": "StarSSE, tuned",
+    "star, for soups": "StarSSE, tuned for soups",
 }
 LINE = ["SAM 0.2", "SAM 0.1", "DE"]  # from flat to sharp
 
@@ -107,7 +109,6 @@ for method, name in SADRTDINOV.items():
     for images in ("fashion-mini", "cifar10"):
         own = rows[rows["data"] == images]
         cells += [
-            written(100 * own["member_accuracy"].to_numpy(), 1) + " %",
             written(100 * own["test_accuracy"].to_numpy(), 1) + " %",
             written(own["normalized_disagreement"].to_numpy(), 2),
             written(100 * own["soup_test_accuracy"].to_numpy(), 1) + " %",
