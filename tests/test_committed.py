@@ -256,7 +256,7 @@ def test_a_simulated_claim_comes_out_again(claims):
         ([0.1, 0.11, 0.12], "<= 1", "in accord"),
         ([1.1, 1.11, 1.12], ">= 1", "in accord"),
         ([0.1, 0.11, 0.12], ">= 1", "contradicted"),
-        ([0.9, 1, 1.2], ">= 1", "in accord"),
+        ([0.9, 1.0, 1.2], ">= 1", "in accord"),
         ([0.1, 0.11, 0.12], "> 0", "shown"),
         ([0.1, 0.11, 0.12], "< 0", "contradicted"),
         ([0.1], "= 0", "too few seeds"),

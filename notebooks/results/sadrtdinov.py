@@ -107,9 +107,8 @@ class Todo:
 
 
 def todos(runs: Path) -> list[Todo]:
-    """All; the settings take turns."""
-    rows = [[Todo(name, seed, runs / name) for seed in SEEDS[name]] for name in SEEDS]
-    return [todo for row in itertools.zip_longest(*rows) for todo in row if todo]
+    """All, those of one setting after each other."""
+    return [Todo(name, seed, runs / name) for name in SEEDS for seed in SEEDS[name]]
 
 
 class Target(NamedTuple):
