@@ -14,9 +14,12 @@ from sbtutor.check_ensembles import ensemble_probs, vote
 from sbtutor.check_hyper import log_uniform, next_member, trainings
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
 from sbtutor.check_sharpness import sam_masks, sam_step, top_eigenvalue
+from sbtutor.check_star import star_cycle
 from sbtutor.check_theory import linear_sam_step, overshoot_rho
+from sbtutor.check_transfer import barrier, soup
 
 __all__ = [
+    "barrier",
     "batch_linear",
     "batch_parameters",
     "disagreement_matrix",
@@ -29,6 +32,8 @@ __all__ = [
     "overshoot_rho",
     "sam_masks",
     "sam_step",
+    "soup",
+    "star_cycle",
     "top_eigenvalue",
     "trainings",
     "vote",

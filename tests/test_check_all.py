@@ -12,8 +12,14 @@ sys.path.append(str(Path(__file__).parent))
 import test_check_batch
 import test_check_hyper
 import test_check_landscape
+import test_check_transfer
 
-TESTS = (test_check_batch, test_check_hyper, test_check_landscape)
+TESTS = (
+    test_check_batch,
+    test_check_hyper,
+    test_check_landscape,
+    test_check_transfer,
+)
 SOLUTIONS = [pair for tests in TESTS for pair in tests.SOLUTIONS]
 EXERCISES = [exercise for tests in TESTS for exercise in tests.EXERCISES]
 

@@ -256,7 +256,7 @@ print(title)
 # | 02 | [Why does random initialisation beat subspace sampling?](02_loss_landscape.ipynb) | ready |
 # | 03 | [Does mixing hyperparameters add diversity?](03_hyperparameter_ensembles.ipynb) | ready |
 # | 04 | [Can an ensemble cost little more than one network?](04_batch_ensembles.ipynb) | ready |
-# | 05 | Stay in the pre-train basin or leave it? | to come |
+# | 05 | [Stay in the pre-train basin, or leave it?](05_pretrain_basin.ipynb) | ready |
 # | 06 | [What is sharpness, and do its measures agree?](06_sharpness.ipynb) | ready |
 # | 07 | [Does SAM buy flatness with diversity?](07_tradeoff.ipynb) | ready |
 # | 08 | [What does a linear model prove about it?](08_theory.ipynb) | ready |
