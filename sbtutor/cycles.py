@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sbtutor import augment, data, files, recipe, workers
+from sbtutor import data, files, recipe, workers
 from sbtutor.batches import Batches, stream
 from sbtutor.config import TrainConfig
-from sbtutor.descent import train_epoch
+from sbtutor.descent import Change, train_epoch
 from sbtutor.fits import check_fits
 from sbtutor.recipe import Recipe
 from sbtutor.state import device_of, optimizer
@@ -111,12 +111,20 @@ def train_cycle(
             lr = recipe.learning_rate(config, how, epoch)
             for group in steps.param_groups:
                 group["lr"] = lr
-            change = augment.change(how, config.seed, epoch, len(split.classes))
+            change = _change(how, config.seed, epoch, len(split.classes))
             parts = (how.label_smoothing, how.clip_norm, change)
             loss = float(train_epoch(model, steps, batches, epoch, *parts))
             rows.append({"epoch": epoch, "lr": lr, "loss": loss})
             _check_finite(model, rows[-1])
     return model.eval(), rows
+
+
+def _change(how: Recipe, seed: int, epoch: int, classes: int) -> Change | None:
+    if how.augment is None:
+        return None
+    from sbtutor import augment  # torchvision takes a process over a second to import
+
+    return augment.change(how, seed, epoch, classes)
 
 
 def _check_finite(model: nn.Module, row: Row) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sbtutor import augment, data, models
+from sbtutor import data, models
 from sbtutor.recipe import Recipe
 
 
@@ -62,6 +62,8 @@ def check_fits(model: nn.Module, split: data.Split, how: Recipe | None = None) -
 
 
 def _check_scaled_once(model: nn.Module, how: Recipe) -> None:
+    from sbtutor import augment  # torchvision takes a process over a second to import
+
     for layer in model.modules():
         if isinstance(layer, augment.Resize) and layer.size != how.size:
             raise ValueError(
