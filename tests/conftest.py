@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -43,6 +44,34 @@ def dying():
         return process
 
     return start
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """No progress lines."""
+    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Calls as users make them: without the tests' own check of annotations."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Start and config of each cycle that is really trained, in this process."""
+    from sbtutor import cycles
+
+    seen, real = [], cycles.train_cycle
+
+    def counted(start, split, config, how=None):
+        state = {name: t.clone() for name, t in start.state_dict().items()}
+        seen.append((state, config))
+        return real(start, split, config, how)
+
+    monkeypatch.setattr(cycles, "train_cycle", counted)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import copy
 import itertools
 import math
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -33,12 +32,6 @@ KINDS = {"batch": {}, "hyper": {"hyper": True}, "tied": {"hyper": True, "tied": 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 hyper_kinds = pytest.mark.parametrize("kind", ["hyper", "tied"])
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed=0):

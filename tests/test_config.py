@@ -3,18 +3,11 @@
 import dataclasses
 import json
 
-import jaxtyping
 import numpy as np
 import pytest
 
 from sbtutor import config
 from sbtutor.config import DataConfig, Experiment, ModelConfig, TrainConfig
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.parametrize("name", ["smoke", "class", "paper"])

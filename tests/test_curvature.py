@@ -1,6 +1,5 @@
 """The Hessian's trace and top eigenvalue against closed forms and dense Hessians."""
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -9,12 +8,6 @@ from torch.nn import functional as F
 
 from sbtutor import curvature, models, sharpness, vector
 from sbtutor.config import ModelConfig
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed=0):

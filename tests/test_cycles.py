@@ -7,7 +7,6 @@ import math
 import os
 import signal
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -26,33 +25,12 @@ CONFIG = TrainConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")
 def split():
     return data.load(DataConfig(name="digits", limit=60)).train
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Start and config of each cycle that is really trained, in this process."""
-    seen, real = [], cycles.train_cycle
-
-    def counted(start, split, config, how=None):
-        seen.append((state(start), config))
-        return real(start, split, config, how)
-
-    monkeypatch.setattr(cycles, "train_cycle", counted)
-    return seen
 
 
 def network(name="mlp", norm="batch", seed=0, dropout=0.0):

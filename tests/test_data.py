@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from urllib.error import URLError
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -26,12 +25,6 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_debian = pytest.mark.skipif(
     not DEBIAN.is_dir(), reason=f"no {DEBIAN}: Debian's package dataset-fashion-mnist"
 )
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -3,19 +3,12 @@
 import itertools
 import math
 
-import jaxtyping
 import pytest
 import torch
 
 from sbtutor import diversity, metrics
 
 M, N, C = 4, 60, 5
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def random(seed: int = 0, members: int = M, skill: float = 1.0):

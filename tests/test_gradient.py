@@ -2,7 +2,6 @@
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -18,12 +17,6 @@ WITH_NORM = [
     (name, norm) for name in ("small_cnn", "resnet8") for norm in ("batch", "group")
 ]
 NETWORKS = [("mlp", "batch"), ("lenet", "batch"), *WITH_NORM]
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def case(name="small_cnn", norm="batch", seed=0, count=B):

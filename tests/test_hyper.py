@@ -21,9 +21,7 @@ MILD = Space(l2=(1e-3, 1.0), dropout=(1e-3, 0.3))  # where several settings are 
 KAPPA, K = 8, 3
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
@@ -13,12 +12,6 @@ from sbtutor.config import ModelConfig
 from sbtutor.predict import predict
 
 LIMITS = [(0.71, 10, 0.5), (0.71, 10, 0.1), (0.9, 3, 0.6), (0.8, 2, 0.7), (1.0, 5, 0.9)]
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def random(*shape, seed=0):

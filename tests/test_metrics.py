@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import jaxtyping
 import pytest
 import sklearn.metrics
 import torch
@@ -13,12 +12,6 @@ from sbtutor import metrics
 
 SCORES = [metrics.accuracy, metrics.nll, metrics.brier, metrics.ece]
 M, N, C = 4, 300, 5
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def random(seed: int = 0, dtype: torch.dtype = torch.float64):

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -10,12 +9,6 @@ from torch import nn
 from sbtutor import data, paths, sharpness, vector
 
 P = 7
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def points(count: int, columns: int = P) -> torch.Tensor:

@@ -20,9 +20,7 @@ TOY = Experiment(
 )
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,7 @@ MOMENTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture

@@ -1,17 +1,10 @@
 """Greedy selection against a slow reference, by hand, and under symmetries."""
 
-import jaxtyping
 import pytest
 import torch
 
 from sbtutor import metrics, selection
 from sbtutor.selection import greedy_ensemble, greedy_path
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def from_true(*rows):

@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 
@@ -26,12 +25,6 @@ BY_HAND = {
     "code_boost": [{1, 6, 7, 8, 2, 3, 5}, {1, 6, 7, 8, 0, 3, 4}, {6, 7, 8, 0, 2, 4, 5}],
     "flattest": [{1, 6, 7, 8}, {1, 6, 7, 8}, {6, 7, 8}],
 }
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed=0):

@@ -1,18 +1,11 @@
 """SAM's and the average rise against closed forms; members; what is refused."""
 
-import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
 
 from sbtutor import models, perturb, sharpness
 from sbtutor.config import ModelConfig
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed=0):

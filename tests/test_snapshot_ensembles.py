@@ -21,27 +21,12 @@ METHODS = {"sse": sse, "star": functools.partial(star_sse, jobs=1)}
 both = pytest.mark.parametrize("method", METHODS)
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")
 def split():
     return data.load(DataConfig(name="digits", limit=60)).train
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Start and config of each cycle that is really trained."""
-    seen, real = [], cycles.train_cycle
-
-    def counted(start, split, config, how=None):
-        seen.append((state(start), config))
-        return real(start, split, config, how)
-
-    monkeypatch.setattr(cycles, "train_cycle", counted)
-    return seen
 
 
 @pytest.fixture

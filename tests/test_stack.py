@@ -2,7 +2,6 @@
 
 import copy
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -12,12 +11,6 @@ from sbtutor.config import ModelConfig
 from sbtutor.predict import predict
 
 NAMES = ["mlp", "small_cnn", "resnet8"]
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def split(samples=23, channels=1, seed=0):

@@ -1,6 +1,5 @@
 """Samples around an optimum have the moments and the span that are stated."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -8,12 +7,6 @@ from sbtutor import subspace
 
 S, P, T = 4000, 12, 8
 FORMS = ["pca", "swag"]
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

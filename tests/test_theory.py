@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from scipy import integrate
@@ -39,12 +38,6 @@ SHARPBALANCE = {  # k, rho: variance, upper bound with the published Q
     (9, 0.4): ("0.06048", "0.5540"),
     (14, 0.4): ("0.05210", "0.4769"),
 }
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed=0):

@@ -29,9 +29,7 @@ TOY = Experiment(
 SPLITS = ("paper", "code", "code_boost", "flattest", "random", "shared")
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

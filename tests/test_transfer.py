@@ -6,7 +6,6 @@ import errno
 import math
 import os
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -23,15 +22,7 @@ CONFIG = TrainConfig(
 SMALL = ModelConfig(name="small_cnn", width=3)
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    monkeypatch.setenv("SBTUTOR_PROGRESS", "off")
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

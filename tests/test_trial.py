@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -23,12 +22,6 @@ PLAIN = dataclasses.replace(TOY, model=ModelConfig(name="mlp", width=5))
 L2 = {"l2_hidden1": 0.3, "l2_hidden2": 2.0, "l2_head": 0.7}
 FIRST = Trial(settings=L2 | {"dropout": 0.3, "label_smoothing": 0.1}, init=3, order=8)
 NO_DROPOUT = dataclasses.replace(FIRST, settings=L2 | {"label_smoothing": 0.1})
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module")

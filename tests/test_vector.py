@@ -1,16 +1,9 @@
 """Parameters as one vector: an inverse pair, and what is refused."""
 
-import jaxtyping
 import pytest
 import torch
 
 from sbtutor import sharpness, vector
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Calls as users make them: without the tests' own check of annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def seeded(seed=0):
