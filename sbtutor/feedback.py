@@ -1,17 +1,45 @@
 """What all checks of exercises share: one line to the learner, and a look at kinds."""
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from sbtutor import journal
+
 NOTHING = "the function returns nothing so far; replace the dots."
+DOTS = "replace the dots by your answer."
+
+LESSONS: dict[str, str] = {}  # the lesson of each exercise, by the name of its check
 
 
-def say(problem: str | None) -> bool:
-    """Print "Right.", or what is not right yet; True if there is no problem."""
-    print("Right." if problem is None else f"Not yet: {problem}")
-    return problem is None
+def exercise(lesson: str) -> Callable[[Callable[..., str | None]], Callable[..., bool]]:
+    """Make a check of a function that says what is wrong, or None.
+
+    The check prints one line, keeps the try in the learner's journal, and returns
+    whether the answer was right. What the learner's code raises goes on upwards.
+    """
+
+    def decorate(diagnose: Callable[..., str | None]) -> Callable[..., bool]:
+        LESSONS[diagnose.__name__] = lesson
+
+        @functools.wraps(diagnose)
+        def check(*answer: object) -> bool:
+            try:
+                problem = diagnose(*answer)
+            except Exception as error:
+                said = f"it raises {type(error).__name__}"
+                journal.tried(lesson, diagnose.__name__, said)
+                raise
+            print("Right." if problem is None else f"Not yet: {problem}")
+            journal.tried(lesson, diagnose.__name__, problem)
+            return problem is None
+
+        check.__annotations__ = {**diagnose.__annotations__, "return": bool}
+        return check
+
+    return decorate
 
 
 def as_tensor(value: object, like: Tensor, what: str) -> str | None:

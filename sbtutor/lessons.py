@@ -16,6 +16,8 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 
+from sbtutor import exercises
+
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -152,15 +154,16 @@ def tidy(nb: NotebookNode) -> NotebookNode:
     return without_widgets(nb)
 
 
-def from_source(source: Path) -> NotebookNode:
+def from_source(source: Path, version: str = "student") -> NotebookNode:
     """The unexecuted notebook of `source/NN_name.py` (jupytext's percent format).
 
     Cell ids are made of their cells' first lines, so that a rebuild keeps them and an
-    inserted cell leaves the others' alone.
+    inserted cell leaves the others' alone. `exercises.of_version` tells the versions
+    apart: student, solution and teacher.
     """
     import jupytext
 
-    nb = jupytext.read(source, fmt="py:percent")
+    nb = exercises.of_version(jupytext.read(source, fmt="py:percent"), version)
     number, seen = source.stem[:2], Counter()
     for cell in nb.cells:
         first = cell.source.strip().partition("\n")[0].lower()

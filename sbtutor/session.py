@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.io as pio
 import torch
 
-from sbtutor import config, results, train
+from sbtutor import config, journal, results, train
 from sbtutor.config import Experiment
 
 
@@ -17,6 +17,7 @@ class Session:
 
     base: Experiment
     runs: Path
+    lesson: str = ""
 
     def vary(self, **settings: object) -> Experiment:
         """The base experiment with other training settings."""
@@ -31,6 +32,16 @@ class Session:
         experiment = self.vary(**settings)
         folder = results.run_folder(self.runs, experiment)
         return train.fit(experiment, folder, trunks=self.runs / "trunks")
+
+    def guess(self, question: str, value: object) -> None:
+        """Keep what the learner expects, before it is measured."""
+        journal.guess(self.lesson, question, value)
+
+    def compare(self, question: str, measured: object) -> None:
+        """Print the guess beside what was measured, and keep both."""
+        guessed = journal.compare(self.lesson, question, measured)
+        before = "no guess" if guessed in (None, "") else f"your guess: {guessed}"
+        print(f"{question}: {before}; measured: {measured}")
 
 
 def start(lesson: str, preset: str, seed: int) -> Session:
@@ -55,4 +66,4 @@ def start(lesson: str, preset: str, seed: int) -> Session:
         f"lesson {lesson} on {device}: preset {preset} ({base.data.name}, "
         f"{base.model.name}, {base.train.epochs} epochs), seed {seed}"
     )
-    return Session(base, runs)
+    return Session(base, runs, lesson)

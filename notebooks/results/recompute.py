@@ -21,6 +21,8 @@ NAME is one of
     transfer  fashion-mini and CIFAR-10 at 16x16 (to be imported): from some classes to
               others, Local and Global DE, SSE and StarSSE on a grid of cycles, soups,
               as `sadrtdinov.py` measures them, three tables
+    explorer  fashion-mini: ensembles of four by method, rho and k, as `explorer.py`
+              measures them for the explorers, a table and explorer.npz
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -42,6 +44,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import explorer
 import fort
 import pandas as pd
 import sadrtdinov
@@ -305,6 +308,21 @@ def transfers(jobs: int, runs: Path) -> Tables:
     return parts("transfer", found)
 
 
+def explorers(jobs: int, runs: Path) -> Tables:
+    """One row a run and number of members; the close-ups lie beside the table."""
+    groups = explorer.experiments()
+    each(jobs, fit_all, groups, itertools.repeat(runs))
+    folders = [results.run_folder(runs, e) for group in groups for e in group]
+    rows = explorer.numbered([m[""] for m in each(jobs, explorer.measure, folders)])
+    files.save_arrays(HERE / "explorer.npz", **explorer.arrays(folders))
+    return one("explorer", pd.DataFrame(rows))
+
+
+def fit_all(group: list[Experiment], runs: Path) -> list[Path]:
+    """Train the runs of one group."""
+    return fit_group([(explorer.label(e), e) for e in group], runs)
+
+
 WHAT = {
     "settings": "two ensembles a setting on fashion-mini at 14x14; read val_* only",
     "fashion": "eight ensembles a method on fashion-mini at 14x14, preset class",
@@ -331,6 +349,8 @@ WHAT = {
     "ResNet-8 of width 8: ensembles and soups of one to five members",
     "transfer_grid": "the runs of transfer: SSE and StarSSE by learning rate and "
     "length of the cycles, as factors of the fine-tuning's",
+    "explorer": "three ensembles of four a method, rho and k, on fashion-mini at "
+    "14x14, preset class: the first two, three and all four members",
     "transfer_members": "the runs of transfer_grid: each member after model 1",
 }
 
@@ -356,6 +376,7 @@ COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
     "hyper_tau": taus,
     "hyper_inits": inits,
     "transfer": transfers,
+    "explorer": explorers,
 }
 
 
