@@ -1,6 +1,7 @@
 """What all checks of exercises share: one line to the learner, and a look at kinds."""
 
 import functools
+import numbers
 from collections.abc import Callable
 
 import torch
@@ -85,3 +86,35 @@ def of_generator(draw: Callable[[torch.Generator], Tensor], what: str) -> str | 
     if torch.equal(first, second):
         return f"each call gives the same {what}; draw from generator, unseeded."
     return None
+
+
+def as_number(value: object, what: str, empty: str = NOTHING) -> float | str:
+    """The value as a float; as text, why it is none.
+
+    Args:
+        value: what the learner gave, or what the learner's function returned.
+        what: what the number is, such as "the barrier".
+        empty: what to say where there are still dots.
+    """
+    if value is None or value is Ellipsis:
+        return empty
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return f"one number is asked for, {what}; this is a {type(value).__name__}."
+    return float(value)
+
+
+def as_choice(value: object, told: dict[str, str | None]) -> str | None:
+    """What is wrong with a choice; None if it is the right one.
+
+    Args:
+        value: a letter.
+        told: for each letter why it is wrong, None for the right one.
+    """
+    if value is None or value is Ellipsis:
+        return DOTS
+    letter = value.strip().lower() if isinstance(value, str) else value
+    if letter not in list(told):
+        return f'choose one of {", ".join(told)}, as in "a"; this is {value!r}.'
+    return told[letter]
