@@ -6,13 +6,14 @@ READY = .venv/ready
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout
 THREADS = OMP_NUM_THREADS=1
 
-.PHONY: help course lab book test test-full lint notebooks clean
+.PHONY: help course lab book versions test test-full lint notebooks clean
 
 help:
 	@echo "make course           run every lesson, make the book (runs/course/index.html)"
 	@echo "make course PRESET=smoke   the same in a few minutes, on tiny data"
 	@echo "make lab              open the lessons in JupyterLab"
 	@echo "make book             make the book again, without running anything"
+	@echo "make versions         for teachers: lessons for students, with solutions, with notes"
 	@echo "make test             all tests, lessons included, under 10 minutes"
 	@echo "make test-full        the long tests: lessons at preset class, tables compared"
 	@echo "make lint             ruff: rules and format"
@@ -29,6 +30,10 @@ course: $(READY)
 book: $(READY)
 	@echo "== making the book"
 	@$(PY) -m sbtutor.course book --out runs/course
+
+versions: $(READY)
+	@echo "== writing runs/versions/student, solution and teacher"
+	@$(PY) -m sbtutor.course versions
 
 lab: $(READY)
 	@echo "== JupyterLab on notebooks/, for this computer only; Ctrl-C twice ends it"

@@ -13,6 +13,7 @@ SKIP = (lessons.PLOTLY, "text/html", "image/png", "image/svg+xml")
 
 _kernels = tempfile.TemporaryDirectory()
 os.environ.update(lessons.own_kernel(Path(_kernels.name)))
+os.environ["SBTUTOR_JOURNAL"] = str(Path(_kernels.name) / "progress.json")
 _plain_init = nbval.plugin.IPyNbFile.__init__
 
 
@@ -22,3 +23,32 @@ def _init(self, *args, **kwargs):
 
 
 nbval.plugin.IPyNbFile.__init__ = _init
+
+SMOKE_BUDGET = 40  # seconds a lesson; at preset class it is the lesson's own `compute`
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """How long each lesson took, beside its budget: a report, it fails nothing."""
+    took: dict[str, list[float]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and hasattr(report, "nodeid"):
+                path = report.nodeid.partition("::")[0]
+                took.setdefault(path, []).append(report.duration)
+    if not took:
+        return
+    terminalreporter.section("seconds a lesson, with its slowest cell, and its budget")
+    for path, parts in sorted(took.items()):
+        seconds = sum(parts)
+        budget = _budget(terminalreporter.config.rootpath / path)
+        line = (
+            f"{path:45} {sum(seconds):6.1f} ({max(seconds):.1f}), budget {budget:.0f}"
+        )
+        late = "  OVER BUDGET" if seconds > budget else ""
+        terminalreporter.write_line(line + late)
+
+
+def _budget(lesson: Path) -> float:
+    if os.environ.get("SBTUTOR_PRESET", "class") == "smoke" or not lesson.exists():
+        return SMOKE_BUDGET
+    return 60 * lessons.compute_minutes(lessons.read(lesson))

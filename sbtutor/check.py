@@ -17,6 +17,7 @@ from sbtutor.check_sharpness import sam_masks, sam_step, top_eigenvalue
 from sbtutor.check_star import star_cycle
 from sbtutor.check_theory import linear_sam_step, overshoot_rho
 from sbtutor.check_transfer import barrier, soup
+from sbtutor.feedback import LESSONS as LESSONS
 
 __all__ = [
     "barrier",

@@ -1,13 +1,16 @@
-"""The whole course at once: `python -m sbtutor.course run`, `book` or `build`.
+"""The whole course at once: `python -m sbtutor.course run`, `book`, ...
 
-run    executes lessons with papermill, each in its own process, then makes the book
-book   makes the offline HTML book of what was run (or, if nothing was, committed)
-build  for maintainers: remakes notebooks/NN_name.ipynb from notebooks/source
+run       executes lessons with papermill, each in its own process, then makes the book
+book      makes the offline HTML book of what was run (or, if nothing was, committed)
+versions  writes the lessons three times, not executed: for students, with solutions,
+          and for teachers, with notes too
+build     for maintainers: remakes notebooks/*.ipynb from notebooks/source
 """
 
 import argparse
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from sbtutor import book, config, lessons
+from sbtutor import book, config, exercises, journal, lessons
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -57,7 +60,6 @@ def run(
     `out` gets each executed notebook and its log. Those with the most compute go first.
     """
     for lesson in todo:
-        check_parameters(lesson)
         (out / lesson.name).unlink(missing_ok=True)  # no old result may pass for new
     size = {lesson: lessons.compute_minutes(lessons.read(lesson)) for lesson in todo}
     waiting = sorted(todo, key=lambda lesson: -size[lesson])
@@ -68,6 +70,7 @@ def run(
         env = {**os.environ, **dict.fromkeys(THREADS, "1"), "SBTUTOR_PRESET": preset}
         env |= lessons.own_kernel(Path(kernels))
         env.setdefault("SBTUTOR_PROGRESS", "plain")
+        env["SBTUTOR_JOURNAL"] = str(Path(kernels) / journal.NAME)  # nobody's progress
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -142,7 +145,7 @@ def stop(children: Sequence[subprocess.Popen]) -> None:
 
 def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[str]:
     """Remake committed notebooks from their sources; returns the names that failed."""
-    sources = lessons.find(folder / "source", names, "[0-9][0-9]_*.py")
+    sources = lessons.find(folder / "source", names, "*.py")
     os.environ["SBTUTOR_PROGRESS"] = "off"  # a committed lesson shows results only
     pictures = True
     with tempfile.TemporaryDirectory() as scratch:
@@ -151,7 +154,7 @@ def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[
         for source in sources:
             nb = lessons.from_source(source)
             lessons.write(nb, plain / f"{source.stem}.ipynb")
-        todo = lessons.find(plain)
+        todo = lessons.find(plain, pattern="*.ipynb")
         failed = run(todo, done, preset, jobs, folder)
         for lesson in todo:
             if lesson.stem in failed:
@@ -164,21 +167,36 @@ def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[
     return failed
 
 
+def versions(names: tuple[str, ...], out: Path, folder: Path) -> None:
+    """Write each lesson for each kind of reader, beside the results that it opens."""
+    for version in exercises.VERSIONS:
+        shutil.copytree(
+            folder / "results", out / version / "results", dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("*.py", "__pycache__"),
+        )  # fmt: skip
+        for source in lessons.find(folder / "source", names, "*.py"):
+            nb = lessons.from_source(source, version)
+            lessons.write(nb, out / version / f"{source.stem}.ipynb")
+        print(f"{out / version}: written")
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m sbtutor.course",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("run", "book", "build"))
+    parser.add_argument("command", choices=("run", "book", "versions", "build"))
     parser.add_argument("lesson", nargs="*", help="such as 01; all if none is named")
     parser.add_argument("--preset", default="class", help="smoke, class or paper")
-    parser.add_argument("--out", type=Path, default=Path("runs/course"))
+    parser.add_argument("--out", type=Path, help="runs/course, or runs/versions")
     parser.add_argument("--jobs", type=int, default=2, help="lessons at a time")
     parser.add_argument("--notebooks", type=Path, default=Path("notebooks"))
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {args.jobs}")
+    usual = "versions" if args.command == "versions" else "course"
+    args.out = args.out or Path("runs") / usual
     return args
 
 
@@ -195,9 +213,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config.preset(args.preset)  # refuses unknown names
         if args.command == "build":
             failed = build(names, args.preset, args.jobs, args.notebooks)
+        elif args.command == "versions":
+            versions(names, args.out, args.notebooks)
         else:
             if args.command == "run":
                 todo = lessons.find(args.notebooks, names)
+                for lesson in todo:
+                    check_parameters(lesson)
                 how = f"preset {args.preset}, {args.jobs} at a time, one thread each"
                 print(f"{len(todo)} lessons -> {args.out} ({how})", flush=True)
                 failed = run(todo, args.out, args.preset, args.jobs, args.notebooks)

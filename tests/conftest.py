@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 # Annotations cost nothing in use; here each call is held to its stated shapes.
 install_import_hook("sbtutor", "beartype.beartype")
 torch.set_num_threads(1)
+os.environ["SBTUTOR_JOURNAL"] = "off"  # trying an exercise here is nobody's progress
 
 DYING = """
 import os, signal, torch
