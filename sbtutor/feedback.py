@@ -1,8 +1,10 @@
 """What all checks of exercises share: one line to the learner, and a look at kinds."""
 
 import functools
+import inspect
+import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -118,3 +120,51 @@ def as_choice(value: object, told: dict[str, str | None]) -> str | None:
     if letter not in list(told):
         return f'choose one of {", ".join(told)}, as in "a"; this is {value!r}.'
     return told[letter]
+
+
+def of_numbers(
+    answer: Callable[..., object],
+    cases: Sequence[tuple],
+    what: str,
+    right: Callable[..., float | Tensor],
+    wrong: dict[str, Callable[..., float | Tensor]],
+) -> str | None:
+    """What is wrong with a function that returns a number; None if it is right.
+
+    Args:
+        answer: the learner's function.
+        cases: its arguments, several times, so that each of them is really used.
+        what: what the number is, such as "the barrier".
+        right: what the function should be.
+        wrong: for what is to be said, the function that it is said of.
+    """
+    mine = [as_number(answer(*_copies(case)), what) for case in cases]
+    for found in mine:
+        if isinstance(found, str):
+            return found
+
+    def differs(rule: Callable[..., float | Tensor]) -> int | None:
+        """The first case in which the rule says something else."""
+        for i, (found, case) in enumerate(zip(mine, cases)):
+            if not math.isclose(found, float(rule(*case)), rel_tol=1e-4, abs_tol=1e-6):
+                return i
+        return None
+
+    i = differs(right)
+    if i is None:
+        return None
+    for text, rule in wrong.items():
+        if differs(rule) is None:
+            return text
+    names = inspect.signature(right).parameters
+    given = ", ".join(f"{k} = {_shown(v)}" for k, v in zip(names, cases[i]))
+    value = float(right(*cases[i]))
+    return f"for {given} it should be {value:.4g}; this is {mine[i]:.4g}."
+
+
+def _copies(case: tuple) -> list:
+    return [value.clone() if isinstance(value, Tensor) else value for value in case]
+
+
+def _shown(value: object) -> object:
+    return value.tolist() if isinstance(value, Tensor) else value
