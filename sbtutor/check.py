@@ -14,15 +14,24 @@ from sbtutor.check_ensembles import ensemble_probs, vote
 from sbtutor.check_hyper import log_uniform, next_member, trainings
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
 from sbtutor.check_sharpness import sam_masks, sam_step, top_eigenvalue
+from sbtutor.check_soup import soup
 from sbtutor.check_star import star_cycle
+from sbtutor.check_start import (
+    one_image,
+    one_more_run,
+    points_gained,
+    share_differing,
+)
 from sbtutor.check_theory import linear_sam_step, overshoot_rho
-from sbtutor.check_transfer import barrier, soup
+from sbtutor.check_transfer import barrier, basin_end, cycle_costs
 from sbtutor.feedback import LESSONS as LESSONS
 
 __all__ = [
     "barrier",
+    "basin_end",
     "batch_linear",
     "batch_parameters",
+    "cycle_costs",
     "disagreement_matrix",
     "ensemble_nll",
     "ensemble_probs",
@@ -30,9 +39,13 @@ __all__ = [
     "log_uniform",
     "log_uniform_mean",
     "next_member",
+    "one_image",
+    "one_more_run",
     "overshoot_rho",
+    "points_gained",
     "sam_masks",
     "sam_step",
+    "share_differing",
     "soup",
     "star_cycle",
     "top_eigenvalue",

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sbtutor import stack
-from sbtutor.feedback import NOTHING, say
+from sbtutor.feedback import NOTHING, exercise
 
 Batch = tuple[Tensor, Tensor]  # images and labels
 Star = Callable[[nn.Module, list[list[Batch]], float], list[nn.Module]]
 MOMENTUM = 0.9
 
 
-def star_cycle(answer: Star) -> bool:
-    """Lesson 05: (model 1, batches, lr) to all members of a StarSSE.
+@exercise("05")
+def star_cycle(answer: Star) -> str | None:
+    """(model 1, batches, lr) to all members of a StarSSE.
 
     batches[m][e] is what epoch e of cycle m sees, one step an epoch; momentum 0.9.
     """
-    problem = None
     # What is wrong already in a single cycle is told first.
     for cycles, epochs in ((1, 5), (3, 4)):
         first, batches = _toy(cycles, epochs)
@@ -33,8 +33,8 @@ def star_cycle(answer: Star) -> bool:
             mine, first, before, batches
         )
         if problem is not None:
-            break
-    return say(problem)
+            return problem
+    return None
 
 
 class _Way(NamedTuple):

@@ -1,25 +1,12 @@
-"""Checks of lesson 05's exercises on barriers and soups; `check_star` has a third."""
+"""Checks of lesson 05's exercises on barriers and costs; soups have their own file."""
 
-import copy
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sbtutor import basin, data, paths, stack
-from sbtutor.feedback import NOTHING, say
-
-
-def barrier(answer: Callable[[Tensor], float]) -> bool:
-    """Lesson 05: losses (steps,) along a line to the barrier between its ends."""
-    lines = [torch.tensor(line, dtype=torch.float64) for line in _LINES]
-    mine = [_number(answer(line.clone())) for line in lines]
-    for found in mine:
-        if isinstance(found, str):
-            return say(found)
-    return say(_barrier_problem(mine, lines))
-
+from sbtutor import paths
+from sbtutor.feedback import DOTS, NOTHING, as_number, exercise, of_numbers
 
 # A peak early on, between ends of unlike height; a dip deeper than the peak is high; a
 # line that sags only; a peak half-way.
@@ -31,15 +18,15 @@ _LINES = (
 )
 
 
-def _number(value: object) -> float | str:
-    """A number, or why it is none."""
-    if value is None or value is Ellipsis:
-        return NOTHING
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"return one number, the barrier; this is a {type(value).__name__}."
-    return float(value)
+@exercise("05")
+def barrier(answer: Callable[[Tensor], object]) -> str | None:
+    """Losses (steps,) along a line to the barrier between its ends."""
+    lines = [(torch.tensor(line, dtype=torch.float64),) for line in _LINES]
+
+    def right(losses: Tensor) -> Tensor:
+        return paths.barrier(losses)
+
+    return of_numbers(answer, lines, "the barrier", right, _NOT_BARRIERS)
 
 
 def _above(line: Tensor, wrong_way: bool = False) -> Tensor:
@@ -84,189 +71,147 @@ _NOT_BARRIERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _barrier_problem(mine: list[float], lines: list[Tensor]) -> str | None:
-    def first_other(rule: Callable[[Tensor], Tensor]) -> int | None:
-        """The first line where the rule says something else."""
-        for i, (found, line) in enumerate(zip(mine, lines)):
-            if not math.isclose(found, float(rule(line)), abs_tol=1e-6):
-                return i
-        return None
+# Barriers that rise; that fall below the limit again; that never reach it; that are the
+# limit exactly.
+_TABLES = (
+    ((0.25, 0.5, 1, 2, 4), (0.001, 0.004, 0.02, 0.06, 0.3), 0.05),
+    ((0.5, 1, 2, 4, 8), (0.01, 0.07, 0.03, 0.2, 0.6), 0.05),
+    ((0.25, 0.5, 1), (0.001, 0.002, 0.004), 0.05),
+    ((0.5, 1, 2, 4), (0.001, 0.06, 0.1, 0.4), 0.1),
+)
 
-    i = first_other(paths.barrier)
+
+def _basin_end(
+    factors: Sequence, barriers: Sequence, limit: float
+) -> float | int | None:
+    """The first factor from which on no barrier is below the limit."""
+    inside = [i for i, height in enumerate(barriers) if height < limit]
+    beyond = factors[max(inside, default=-1) + 1 :]
+    return beyond[0] if beyond else None
+
+
+_NOT_ENDS: dict[str, Callable[[Sequence, Sequence, float], object]] = {
+    "in one of our tables the barrier falls below the limit again; from a factor on "
+    "means that all larger factors lie outside, too.": (
+        lambda f, b, limit: next((x for x, y in zip(f, b) if y >= limit), None)
+    ),
+    "this is the last factor inside the basin; return the next one.": (
+        lambda f, b, limit: next(
+            (x for x, y in list(zip(f, b))[::-1] if y < limit), None
+        )
+    ),
+    "this is where the factor stands in the list; return the factor itself.": (
+        lambda f, b, limit: (
+            None
+            if _basin_end(f, b, limit) is None
+            else f.index(_basin_end(f, b, limit))
+        )
+    ),
+    "this is the barrier; return its factor.": lambda f, b, limit: dict(zip(f, b)).get(
+        _basin_end(f, b, limit)
+    ),
+    "a barrier of exactly the limit counts as outside; use >= and <, not > and <=.": (
+        lambda f, b, limit: _basin_end(f, b, limit + 1e-9)
+    ),
+    "where no factor leads outside, return None, not the last factor.": (
+        lambda f, b, limit: _basin_end(f, b, limit) or f[-1]
+    ),
+}
+
+
+@exercise("05")
+def basin_end(
+    answer: Callable[[list[float], list[float], float], object],
+) -> str | None:
+    """(factors, barriers, limit) to the factor at which the basin ends, or None."""
+    mine = [answer(list(f), list(b), limit) for f, b, limit in _TABLES]
+    if all(found is None or found is Ellipsis for found in mine):
+        return NOTHING
+
+    def differs(rule: Callable[..., object]) -> int | None:
+        """The first table in which the rule says something else."""
+        pairs = enumerate(zip(mine, _TABLES))
+        return next((i for i, (x, table) in pairs if x != rule(*table)), None)
+
+    i = differs(_basin_end)
     if i is None:
         return None
-    for text, rule in _NOT_BARRIERS.items():
-        if first_other(rule) is None:
+    for text, rule in _NOT_ENDS.items():
+        if differs(rule) is None:
             return text
-    right = float(paths.barrier(lines[i]))
-    return f"for losses {_LINES[i]} it should be {right:.3f}; this is {mine[i]:.3f}."
-
-
-def soup(answer: Callable[[list[nn.Module], data.Split], nn.Module]) -> bool:
-    """Lesson 05: (members, split) to their soup, its BatchNorm re-estimated there."""
-    problem = None
-    for count in (2, 3):
-        members, split = _cooked(count)
-        states = [copy.deepcopy(member.state_dict()) for member in members]
-        try:
-            mine = answer(members, split)
-        except RuntimeError as error:
-            if "Long" not in str(error):
-                raise
-            problem = (
-                "num_batches_tracked is a whole number, and torch takes no mean of "
-                "these; leave tensors alone that are not .is_floating_point()."
-            )
-            break
-        problem = _soup_problem(mine, members, states, split)
-        if problem is not None:
-            break
-    return say(problem)
-
-
-def _cooked(count: int) -> tuple[list[nn.Module], data.Split]:
-    """Small networks with BatchNorm, as if trained, and images."""
-    draw = torch.Generator().manual_seed(0)
-    members = []
-    for m in range(count):
-        layers = nn.Flatten(), nn.Linear(9, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)
-        net = nn.Sequential(*layers)
-        for tensor in net.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=draw) + 0.1)
-            else:
-                tensor.fill_(10 + 3 * m)
-        members.append(net.eval())
-    images = torch.randint(256, (20, 1, 3, 3), generator=draw).to(torch.uint8)
-    labels = torch.randint(2, (20,), generator=draw)
-    return members, data.Split(images, labels, ("a", "b"))
-
-
-def _soup_problem(
-    mine: object,
-    members: list[nn.Module],
-    states: list[dict[str, Tensor]],
-    split: data.Split,
-) -> str | None:
-    if mine is None or mine is Ellipsis:
-        return NOTHING
-    for member, state in zip(members, states):
-        if any(not torch.equal(t, state[k]) for k, t in member.state_dict().items()):
-            return (
-                "you changed a member in place; state_dict() shares memory with its "
-                "network, so fill a copy.deepcopy."
-            )
-    if not isinstance(mine, nn.Module):
-        return _no_network(mine, members, split)
-    if any(mine is member for member in members):
-        return "this is one of the members itself; return a new network."
-    made = mine.state_dict()
-    if list(made) != list(states[0]):
-        return "return one network of the members' layers, with the mean weights."
-    return _weights_problem(made, states) or _norm_problem(mine, members, split)
-
-
-def _no_network(mine: object, members: list[nn.Module], split: data.Split) -> str:
-    if isinstance(mine, dict):
-        return "these are weights; load them into a copy of a member (load_state_dict)."
-    kind = type(mine).__name__
-    if isinstance(mine, Tensor):
-        with torch.no_grad():
-            logits = [m(data.to_float(split.images)) for m in members]
-        for name, values in (
-            ("logits", logits),
-            ("probabilities", [z.softmax(-1) for z in logits]),
-        ):
-            mean = torch.stack(values).mean(0)
-            if mine.shape == mean.shape and torch.allclose(mine, mean, atol=1e-5):
-                return (
-                    f"this is the mean of the {name}, an ensemble; a soup is one "
-                    "network: average weights."
-                )
-    return f"return a network; this is a {kind}."
-
-
-def _weights_problem(
-    made: dict[str, Tensor], states: list[dict[str, Tensor]]
-) -> str | None:
-    """Whether the weights are the members' mean; buffers are looked at elsewhere."""
-    names = [k for k in made if "running" not in k and "tracked" not in k]
-
-    def same(rule: Callable[[Tensor], Tensor]) -> bool:
-        return all(
-            torch.allclose(made[k], rule(torch.stack([s[k] for s in states])))
-            for k in names
-        )
-
-    if same(lambda all_: all_.mean(0)):
-        return None
-
-    def in_turn(all_: Tensor) -> Tensor:
-        """((a + b) / 2 + c) / 2."""
-        total = all_[0]
-        for each in all_[1:]:
-            total = (total + each) / 2
-        return total
-
-    wrong = {
-        "this is the sum of the weights; divide by the number of members.": (
-            lambda all_: all_.sum(0)
-        ),
-        "these are the first member's weights; take the mean of all.": (
-            lambda all_: all_[0]
-        ),
-        "these are the last member's weights; take the mean of all.": (
-            lambda all_: all_[-1]
-        ),
-        "later members weigh more: ((a + b) / 2 + c) / 2 is not (a + b + c) / 3.": (
-            in_turn
-        ),
-        "you divided by 2; divide by the number of members.": (
-            lambda all_: all_.sum(0) / 2
-        ),
-        "this is the median; take the mean.": lambda all_: all_.median(0).values,
-    }
-    for text, rule in wrong.items():
-        if same(rule):
-            return text
-    name = next(
-        k
-        for k in names
-        if not torch.allclose(made[k], torch.stack([s[k] for s in states]).mean(0))
-    )
-    return f"{name} should be the mean of the members' {name}."
-
-
-def _norm_problem(
-    mine: nn.Module, members: list[nn.Module], split: data.Split
-) -> str | None:
-    """Whether BatchNorm's statistics are those of the images, for the mean weights."""
-    found = mine.state_dict()
-
-    def same(other: nn.Module) -> bool:
-        own = other.state_dict()
-        return all(
-            torch.allclose(found[k], own[k], rtol=1e-3, atol=1e-5)
-            for k in own
-            if "running" in k
-        )
-
-    if same(basin.soup(members, split)):
-        return "switch it to eval mode, .eval()." if mine.training else None
-    wrong = {
-        "BatchNorm's statistics are the members' mean, which does not fit the mean "
-        "weights; re-estimate them: stack.refreshed(net, split).": basin.soup(members),
-        "BatchNorm's statistics are the first member's; re-estimate them: "
-        "stack.refreshed(net, split).": members[0],
-        "BatchNorm's statistics are the last member's; re-estimate them: "
-        "stack.refreshed(net, split).": members[-1],
-        "the statistics were re-estimated before averaging; do it for the mean weights."
-        "": basin.soup([stack.refreshed(m, split) for m in members]),
-    }
-    for text, other in wrong.items():
-        if same(other):
-            return text
+    f, b, limit = _TABLES[i]
     return (
-        "BatchNorm's statistics should be those of the split's images under the mean "
-        "weights: stack.refreshed(net, split), as the last step."
+        f"for factors {list(f)}, barriers {list(b)} and limit {limit} it should be "
+        f"{_basin_end(f, b, limit)}; this is {mine[i]}."
     )
+
+
+@exercise("05")
+def cycle_costs(epochs: object, time: object) -> str | None:
+    """Both for (Local DE, SSE, StarSSE), with five members, on five machines."""
+    found = [_triple(epochs, "epochs"), _triple(time, "time")]
+    for each in found:
+        if isinstance(each, str):
+            return each
+    return _epochs_problem(found[0]) or _time_problem(found[1])
+
+
+def _triple(value: object, what: str) -> list[float] | str:
+    """Three numbers; as text, why they are none."""
+    if value is None or value is Ellipsis:
+        return DOTS
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return f"{what}: write three numbers, as in (1, 2, 3); this is {value!r}."
+    numbers = [as_number(each, f"of {what}", DOTS) for each in value]
+    return next((each for each in numbers if isinstance(each, str)), numbers)
+
+
+def _epochs_problem(mine: list[float]) -> str | None:
+    right = [5 * 40, 40 + 4 * 20, 40 + 4 * 20]
+    wrong = {
+        "model 1 is a member: for five members there are four cycles, not five.": [
+            200,
+            *[140] * 2,
+        ],
+        "SSE and StarSSE train once for 40 epochs, and then in cycles of 20.": [200]
+        * 3,
+        "a star trains as many epochs as a chain; it only need not wait.": [
+            200,
+            120,
+            60,
+        ],
+        "each member of a Local DE is fine-tuned for 40 epochs.": [40, 120, 120],
+    }
+    return _named("epochs", mine, right, wrong)
+
+
+def _time_problem(mine: list[float]) -> str | None:
+    right = [40, 40 + 4 * 20, 40 + 20]
+    wrong = {
+        "this is the time on one machine; what need not wait runs at once on five.": [
+            200,
+            *[120] * 2,
+        ],
+        "dividing by five is too simple: what has to wait for what?": [40, 24, 24],
+        "SSE is a chain: each cycle has to wait for the one before.": [40, 60, 60],
+        "the cycles of a star need not wait for each other.": [40, 120, 120],
+        "the star has to wait for model 1, which takes 40 epochs.": [40, 120, 20],
+    }
+    return _named("time", mine, right, wrong)
+
+
+def _named(
+    what: str,
+    mine: list[float],
+    right: list[int],
+    wrong: dict[str, list[int]],
+) -> str | None:
+    """What is wrong with a triple, as a whole or with one of its numbers."""
+    if mine == right:
+        return None
+    for text, values in wrong.items():
+        if mine == values:
+            return f"{what}: {text}"
+    names = zip(("the Local DE", "SSE", "StarSSE"), mine, right)
+    which = next(name for name, found, value in names if found != value)
+    return f"{what}: look at {which} again; what is trained, and what has to wait?"

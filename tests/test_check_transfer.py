@@ -202,6 +202,28 @@ def said_by(members, split):
     return torch.stack([m(split.images / 255) for m in members])
 
 
+def end(factors, barriers, limit):
+    found = None
+    for factor, height in zip(factors[::-1], barriers[::-1]):
+        if height < limit:
+            break
+        found = factor
+    return found
+
+
+def first_outside(factors, barriers, limit):
+    return next((f for f, b in zip(factors, barriers) if b >= limit), None)
+
+
+def last_inside(factors, barriers, limit):
+    inside = [f for f, b in zip(factors, barriers) if b < limit]
+    return inside[-1] if inside else None
+
+
+def barrier_there(factors, barriers, limit):
+    return dict(zip(factors, barriers)).get(end(factors, barriers, limit))
+
+
 SOLUTIONS = [
     (check.barrier, by_formula),
     (check.barrier, by_loop),
@@ -211,41 +233,198 @@ SOLUTIONS = [
     (check.soup, soup),
     (check.soup, soup_of_parameters),
     (check.soup, basin.soup),
+    (check.basin_end, end),
+    (check.cycle_costs, ((200, 120, 120), (40, 120, 60))),
 ]
-EXERCISES = [check.barrier, check.star_cycle, check.soup]
+EXERCISES = [
+    check.barrier,
+    check.basin_end,
+    check.cycle_costs,
+    check.soup,
+    check.star_cycle,
+]
+MISTAKES = [
+    (check.basin_end, first_outside, "falls below the limit again"),
+    (check.basin_end, last_inside, "the last factor inside"),
+    (check.basin_end, barrier_there, "this is the barrier"),
+    (
+        check.basin_end,
+        lambda f, b, x: f.index(end(f, b, x)) if end(f, b, x) else None,
+        "where the factor stands",
+    ),
+    (check.basin_end, lambda f, b, x: end(f, b, x + 1e-9), "use >= and <"),
+    (check.basin_end, lambda f, b, x: end(f, b, x) or f[-1], "return None"),
+    (
+        check.basin_end,
+        lambda f, b, x: end(f, b, 0.05),
+        "and limit 0.1 it should be 2; this is 1",
+    ),
+    (
+        check.basin_end,
+        lambda f, b, x: 2 * (end(f, b, x) or 0),
+        "it should be 2; this is 4",
+    ),
+    (check.cycle_costs, ((200, 140, 140), (40, 120, 60)), "four cycles, not five"),
+    (check.cycle_costs, ((200, 200, 200), (40, 120, 60)), "in cycles of 20"),
+    (check.cycle_costs, ((200, 120, 60), (40, 120, 60)), "as many epochs as a chain"),
+    (check.cycle_costs, ((40, 120, 120), (40, 120, 60)), "is fine-tuned for 40"),
+    (
+        check.cycle_costs,
+        ((201, 120, 120), (40, 120, 60)),
+        "epochs: look at the Local DE",
+    ),
+    (check.cycle_costs, ((200, 120, 120), (200, 120, 120)), "on one machine"),
+    (check.cycle_costs, ((200, 120, 120), (40, 24, 24)), "dividing by five"),
+    (check.cycle_costs, ((200, 120, 120), (40, 60, 60)), "SSE is a chain"),
+    (check.cycle_costs, ((200, 120, 120), (40, 120, 120)), "need not wait for each"),
+    (check.cycle_costs, ((200, 120, 120), (40, 120, 20)), "wait for model 1"),
+    (check.cycle_costs, ((200, 120, 120), (40, 120, 80)), "time: look at StarSSE"),
+    (check.cycle_costs, ((200, 120), (40, 120, 80)), "write three numbers"),
+    (check.cycle_costs, ((200, "x", 120), (40, 120, 80)), "this is a str"),
+    (check.cycle_costs, ((200, ..., 120), (40, 120, 80)), "replace the dots"),
+    (check.barrier, lambda x: (x - chord(x)).argmax(), "max, not argmax"),
+    (check.barrier, lambda x: x.max(), "this is the highest loss"),
+    (check.barrier, lambda x: (x - x[0]).max(), "the first end's loss only"),
+    (check.barrier, lambda x: (x - x[-1]).max(), "the last end's loss only"),
+    (
+        check.barrier,
+        lambda x: x.max() - (x[0] + x[-1]) / 2,
+        "the mean of the ends' losses",
+    ),
+    (check.barrier, lambda x: x.max() - max(x[0], x[-1]), "the higher end's loss"),
+    (check.barrier, lambda x: (x - chord(x.flip(0))).max(), "the wrong way"),
+    (check.barrier, lambda x: (x - chord(x)).mean(), "this is the mean over t"),
+    (check.barrier, lambda x: (x - chord(x))[len(x) // 2], "half-way only"),
+    (check.barrier, lambda x: (chord(x) - x).max(), "subtract the line from the loss"),
+    (check.barrier, lambda x: -by_formula(x), "never negative"),
+    (check.barrier, lambda x: (x - chord(x)).abs().max(), "absolute values"),
+    (check.barrier, lambda x: (x - chord(x)).min(), "the deepest dip"),
+    (check.barrier, lambda x: 2 * by_formula(x), "it should be 0.6; this is 1.2"),
+    (check.barrier, lambda x: by_formula(x) if len(x) != 7 else 7, "this is 7."),
+    (check.barrier, lambda x: x - chord(x), "this is a Tensor"),
+    (check.barrier, lambda x: True, "this is a bool"),
+    (check.star_cycle, sse, "this is SSE"),
+    (check.star_cycle, in_place, "model 1 in place"),
+    (check.star_cycle, one_object, "one and the same object"),
+    (check.star_cycle, optimizer_kept, "keeps its memory from cycle to cycle"),
+    (check.star_cycle, with_rate(lambda lr, e, length: lr), "does not fall"),
+    (
+        check.star_cycle,
+        with_rate(lambda lr, e, n: cosine(lr, e + 1, n)),
+        "one epoch ahead",
+    ),
+    (
+        check.star_cycle,
+        with_rate(lambda lr, e, n: cosine(lr, e, max(1, n - 1))),
+        "not by E - 1",
+    ),
+    (
+        check.star_cycle,
+        with_rate(lambda lr, e, n: 2 * cosine(lr, e, n)),
+        "starts at 2 lr",
+    ),
+    (
+        check.star_cycle,
+        with_rate(lambda lr, e, n: lr * (1 - e / n)),
+        "in a straight line",
+    ),
+    (check.star_cycle, with_rate(lambda lr, e, n: lr / 3), "after a cycle of 5 epochs"),
+    (
+        check.star_cycle,
+        with_rate(lambda lr, e, n: lr / (1 + e)),
+        "after a cycle of 5 epochs",
+    ),
+    (check.star_cycle, without_momentum, "there is no momentum"),
+    (check.star_cycle, same_batches, "all members are alike"),
+    (check.star_cycle, lambda *a: star(*a)[1:], "model 1 among them; this list has 1."),
+    (check.star_cycle, lambda *a: star(*a) * 2, "this list has 4."),
+    (check.star_cycle, lambda *a: star(*a)[::-1], "model 1 comes first"),
+    (check.star_cycle, lambda *a: star(*a)[-1], "this is a Sequential"),
+    (
+        check.star_cycle,
+        lambda *a: [net.state_dict() for net in star(*a)],
+        "one is a OrderedDict",
+    ),
+    (
+        check.star_cycle,
+        lambda first, b, lr: [first, nn.Linear(3, 2)],
+        "a copy of model 1",
+    ),
+    (
+        check.star_cycle,
+        lambda first, b, lr: [copy.deepcopy(first) for _ in range(len(b) + 1)],
+        "model 1's weights still",
+    ),
+    (check.soup, into_the_first, "a member in place"),
+    (check.soup, all_tensors, "num_batches_tracked is a whole number"),
+    (check.soup, lambda members, split: averaged(members), "the members' mean, which"),
+    (check.soup, only_parameters, "are the first member's; re-estimate"),
+    (
+        check.soup,
+        lambda members, split: averaged([stack.refreshed(m, split) for m in members]),
+        "before averaging",
+    ),
+    (check.soup, lambda members, split: soup(members, split).train(), "eval mode"),
+    (check.soup, scaled_by(1.0), "the sum of the weights"),
+    (check.soup, scaled_by(0.5), "you divided by 2"),
+    (check.soup, in_turn, "later members weigh more"),
+    (check.soup, lambda members, split: members[0], "one of the members itself"),
+    (
+        check.soup,
+        lambda members, split: soup(members[:1], split),
+        "the first member's weights",
+    ),
+    (
+        check.soup,
+        lambda members, split: soup(members[-1:], split),
+        "the last member's weights",
+    ),
+    (
+        check.soup,
+        lambda members, split: soup(members[:2], split),
+        "1.weight should be the mean",
+    ),
+    (check.soup, lambda *a: said_by(*a).mean(0), "the mean of the logits"),
+    (
+        check.soup,
+        lambda *a: said_by(*a).softmax(-1).mean(0),
+        "the mean of the probabilities",
+    ),
+    (
+        check.soup,
+        lambda members, split: averaged(members).state_dict(),
+        "load_state_dict",
+    ),
+    (
+        check.soup,
+        lambda members, split: stack.points_of(members).mean(0),
+        "this is a Tensor",
+    ),
+    (
+        check.soup,
+        lambda members, split: nn.ModuleList(members),
+        "one network of the members'",
+    ),
+    (check.soup, lambda members, split: 0.5, "this is a float"),
+]
 
 
 def said_to(exercise, mistake, capsys):
-    assert not exercise(mistake)
+    assert not exercise(*mistake if isinstance(mistake, tuple) else (mistake,))
     said = capsys.readouterr().out
     assert said.startswith("Not yet: ")
     return said
 
 
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (lambda x: (x - chord(x)).argmax(), "max, not argmax"),
-        (lambda x: x.max(), "this is the highest loss"),
-        (lambda x: (x - x[0]).max(), "the first end's loss only"),
-        (lambda x: (x - x[-1]).max(), "the last end's loss only"),
-        (lambda x: x.max() - (x[0] + x[-1]) / 2, "the mean of the ends' losses"),
-        (lambda x: x.max() - max(x[0], x[-1]), "the higher end's loss"),
-        (lambda x: (x - chord(x.flip(0))).max(), "the wrong way"),
-        (lambda x: (x - chord(x)).mean(), "this is the mean over t"),
-        (lambda x: (x - chord(x))[len(x) // 2], "half-way only"),
-        (lambda x: (chord(x) - x).max(), "subtract the line from the loss"),
-        (lambda x: -by_formula(x), "never negative"),
-        (lambda x: (x - chord(x)).abs().max(), "absolute values"),
-        (lambda x: (x - chord(x)).min(), "the deepest dip"),
-        (lambda x: 2 * by_formula(x), "it should be 0.600; this is 1.200"),
-        (lambda x: by_formula(x) if len(x) != 7 else 7, "this is 7.000"),
-        (lambda x: x - chord(x), "this is a Tensor"),
-        (lambda x: True, "this is a bool"),
-    ],
-)
-def test_mistake_in_the_barrier_gets_its_message(mistake, message, capsys):
-    assert message in said_to(check.barrier, mistake, capsys)
+@pytest.mark.parametrize(("exercise", "mistake", "message"), MISTAKES)
+def test_mistake_gets_its_message(exercise, mistake, message, capsys):
+    assert message in said_to(exercise, mistake, capsys)
+
+
+@pytest.mark.parametrize(("exercise", "answer"), SOLUTIONS)
+def test_solution_passes(exercise, answer, capsys):
+    assert exercise(*answer if isinstance(answer, tuple) else (answer,))
+    assert capsys.readouterr().out == "Right.\n"
 
 
 def test_barriers_lines_tell_its_mistakes_apart():
@@ -254,38 +433,6 @@ def test_barriers_lines_tell_its_mistakes_apart():
     rules = [paths.barrier, *check_transfer._NOT_BARRIERS.values()]
     found = {tuple(round(float(rule(x)), 4) + 0.0 for x in lines) for rule in rules}
     assert len(found) == len(rules)
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (sse, "this is SSE"),
-        (in_place, "model 1 in place"),
-        (one_object, "one and the same object"),
-        (optimizer_kept, "keeps its memory from cycle to cycle"),
-        (with_rate(lambda lr, e, length: lr), "does not fall"),
-        (with_rate(lambda lr, e, n: cosine(lr, e + 1, n)), "one epoch ahead"),
-        (with_rate(lambda lr, e, n: cosine(lr, e, max(1, n - 1))), "not by E - 1"),
-        (with_rate(lambda lr, e, n: 2 * cosine(lr, e, n)), "starts at 2 lr"),
-        (with_rate(lambda lr, e, n: lr * (1 - e / n)), "in a straight line"),
-        (with_rate(lambda lr, e, n: lr / 3), "after a cycle of 5 epochs"),
-        (with_rate(lambda lr, e, n: lr / (1 + e)), "after a cycle of 5 epochs"),
-        (without_momentum, "there is no momentum"),
-        (same_batches, "all members are alike"),
-        (lambda *a: star(*a)[1:], "model 1 among them; this list has 1."),
-        (lambda *a: star(*a) * 2, "this list has 4."),
-        (lambda *a: star(*a)[::-1], "model 1 comes first"),
-        (lambda *a: star(*a)[-1], "this is a Sequential"),
-        (lambda *a: [net.state_dict() for net in star(*a)], "one is a OrderedDict"),
-        (lambda first, b, lr: [first, nn.Linear(3, 2)], "a copy of model 1"),
-        (
-            lambda first, b, lr: [copy.deepcopy(first) for _ in range(len(b) + 1)],
-            "model 1's weights still",
-        ),
-    ],
-)
-def test_mistake_in_the_star_gets_its_message(mistake, message, capsys):
-    assert message in said_to(check.star_cycle, mistake, capsys)
 
 
 def _way(way):
@@ -304,42 +451,6 @@ def test_the_checks_learning_rates_are_the_packages():
     rates = [0.3 * right.rate(e, 4) for e in range(4)]
     assert rates == pytest.approx(transfer.learning_rates(fine, fine, 1))
     assert right.momentum == fine.momentum
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (into_the_first, "a member in place"),
-        (all_tensors, "num_batches_tracked is a whole number"),
-        (lambda members, split: averaged(members), "the members' mean, which"),
-        (only_parameters, "are the first member's; re-estimate"),
-        (
-            lambda members, split: averaged(
-                [stack.refreshed(m, split) for m in members]
-            ),
-            "before averaging",
-        ),
-        (lambda members, split: soup(members, split).train(), "eval mode"),
-        (scaled_by(1.0), "the sum of the weights"),
-        (scaled_by(0.5), "you divided by 2"),
-        (in_turn, "later members weigh more"),
-        (lambda members, split: members[0], "one of the members itself"),
-        (lambda members, split: soup(members[:1], split), "the first member's weights"),
-        (lambda members, split: soup(members[-1:], split), "the last member's weights"),
-        (
-            lambda members, split: soup(members[:2], split),
-            "1.weight should be the mean",
-        ),
-        (lambda *a: said_by(*a).mean(0), "the mean of the logits"),
-        (lambda *a: said_by(*a).softmax(-1).mean(0), "the mean of the probabilities"),
-        (lambda members, split: averaged(members).state_dict(), "load_state_dict"),
-        (lambda members, split: stack.points_of(members).mean(0), "this is a Tensor"),
-        (lambda members, split: nn.ModuleList(members), "one network of the members'"),
-        (lambda members, split: 0.5, "this is a float"),
-    ],
-)
-def test_mistake_in_the_soup_gets_its_message(mistake, message, capsys):
-    assert message in said_to(check.soup, mistake, capsys)
 
 
 def test_another_error_of_the_learners_code_is_not_swallowed():

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Stay in the pre-train basin, or leave it?
 #
-# **Minutes:** read 30, do 40, compute 3
+# **Minutes:** read 30, do 46, compute 3
 
 # %% [markdown]
 # ## Objectives
@@ -16,6 +16,21 @@
 # - say which of the paper's claims hold at this size, and which do not.
 #
 # You need: lessons 00 to 02.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - "One basin" is a statement about a *line*, a *loss* and a *limit*. Let the class name all three.
+# - Why does fine-tuning from one checkpoint end near it, and training from scratch not?
+# - StarSSE and SSE take the same epochs. What differs is what may run at once (exercise 2).
+# - Most differences here do not show with four seeds. That is a result, too.
+#
+# Time: 30 minutes to read, of which a third goes to barriers; the two live grids take about three
+# minutes at preset class. Exercise 5 can be homework.
+#
+# Typical misunderstandings: an ensemble of probabilities and a soup of weights are taken for the
+# same; mixed BatchNorm statistics are taken for a detail (they make most of a false hill); "no
+# barrier on the line" is taken for "no barrier on any path".
 
 # %% tags=["parameters"]
 import os
@@ -409,7 +424,9 @@ print(pd.DataFrame(table).T.astype(float).round(3).to_string())
 # cycle ends? And does this cycle, of one network, make it better or worse?
 
 # %%
+QUESTION = "the basin ends at a factor of"
 my_factor = 1  # .25, .5, 1, 2, 4 or 8
+lesson.guess(QUESTION, my_factor)
 
 # %%
 factors = (0.25, 1, 8) if preset == "smoke" else (0.25, 0.5, 1, 2, 4, 8)
@@ -429,7 +446,7 @@ print(measured.to_string())
 
 # %%
 left = [factor for factor in factors if measured.loc[factor, "training"] >= 0.05]
-print("the basin ends at", left[0] if left else "none of these;", "you said", my_factor)
+lesson.compare(QUESTION, left[0] if left else "none of these")
 series = {name: list(measured[name]) for name in ("training", "validation")}
 title = "Barrier between model 1 and the end of one cycle (one run)"
 figure = plots.lines(factors, series, title, "factor of the learning rate", "nats")
@@ -968,127 +985,171 @@ print(about(4, "NLL|log2|barrier"))
 #
 # **1. The barrier** (easy, 5 minutes). Write it without looking back.
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
 def my_barrier(losses):
     """Losses (steps,) at equal steps of t from one end to the other, to a number."""
-    ...
+    # solution
+    t = torch.linspace(0, 1, len(losses))
+    line = (1 - t) * losses[0] + t * losses[-1]
+    return (losses - line).max()
+    # end
 
 
-right = check.barrier(my_barrier)
+check.barrier(my_barrier)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary><code>torch.linspace(0, 1, len(losses))</code> gives
-# t.</details>
-# <details><summary>Hint 2</summary>What would the loss be at t if it ran straight from the first
-# end's to the last end's?</details>
-# <details><summary>Solution</summary><pre>t = torch.linspace(0, 1, len(losses))
-# line = (1 - t) * losses[0] + t * losses[-1]
-# return (losses - line).max()</pre></details>
+# <details><summary>Hint 1: a nudge</summary>What would the loss be at t if it ran straight from
+# the first end's to the last end's?</details>
+# <details><summary>Hint 2: an outline</summary>Make all t at once; make the straight line, of the
+# same shape as the losses; subtract; take the largest.</details>
+# <details><summary>Hint 3: almost there</summary><code>torch.linspace(0, 1, len(losses))</code>
+# gives t. At t the line is <code>(1 - t) * losses[0] + t * losses[-1]</code>.</details>
 #
-# **2. A star** (medium, 15 minutes). Write StarSSE for a toy: in each epoch a cycle takes one step
+# <!-- solution -->
+#
+# **2. What does it cost?** (easy, 5 minutes). Fine-tuning takes $E = 40$ epochs, a cycle 20. How
+# many epochs are trained for $M = 5$ members (model 1 is one) of a Local DE, of SSE, of StarSSE?
+# And how long does each take, counted in epochs, with five machines at once?
+
+# %% tags=["exercise"]
+# (Local DE, SSE, StarSSE)
+my_epochs = (5 * 40, 40 + 4 * 20, 40 + 4 * 20)  # solution
+my_time = (40, 40 + 4 * 20, 40 + 20)  # solution
+check.cycle_costs(my_epochs, my_time)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>What is trained at all? And what has to wait for
+# what?</details>
+# <details><summary>Hint 2: an outline</summary>Model 1 is fine-tuned. How many cycles are there for
+# the other members? Draw an arrow from each network to those that start from it: the longest path
+# is the time.</details>
+# <details><summary>Hint 3: almost there</summary>The Local DE has no cycles and no arrows. SSE has a
+# chain of four arrows. The star has four arrows that start at the same network.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>The five fine-tunings do not wait for each other. In SSE each
+# cycle does, so four machines idle. The star waits for model 1, then all four cycles run at once.
+# When the members are <em>used</em>, all three cost five networks; a soup costs one.</details>
+#
+# **3. Where the basin ends** (medium, 8 minutes). Given are factors of the learning rate, in
+# rising order, and the barrier that belongs to each. From which factor *on* does the barrier reach
+# the limit? All larger factors must reach it, too. If there is no such factor, return `None`.
+
+
+# %% tags=["exercise"]
+def my_basin_end(factors, barriers, limit):
+    """Lists of factors and barriers, and a limit in nats, to a factor or None."""
+    # solution
+    end = None
+    for factor, barrier in zip(reversed(factors), reversed(barriers)):
+        if barrier < limit:
+            break
+        end = factor
+    return end
+    # end
+
+
+check.basin_end(my_basin_end)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Barriers are noisy. The first one that reaches the
+# limit need not be the right one.</details>
+# <details><summary>Hint 2: an outline</summary>Go from the largest factor down, and stop as soon as
+# one barrier lies below the limit.</details>
+# <details><summary>Hint 3: almost there</summary>Start with <code>end = None</code>. Loop over
+# <code>zip(reversed(factors), reversed(barriers))</code>: <code>break</code> if the barrier is
+# below the limit, else set <code>end</code> to the factor.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Try it on networks (a minute)</summary>Does a chain of shorter cycles leave
+# the basin at the same factor? <pre>mine = transfer.grid(
+#     "sse", first, target.train, fine, M, (2, 4, 8), (0.25,), kept, jobs, recipe
+# )
+# found = [barriers(nets[0], nets[-1])["training"] for nets in mine.values()]
+# print(found, my_basin_end([2, 4, 8], found, 0.05))</pre></details>
+#
+# **4. A soup** (medium, 10 minutes). Members in, one new network out, in eval mode. Its BatchNorm's
+# statistics are those of the images of `split`.
+
+# %% tags=["exercise"]
+import copy
+
+from sbtutor import stack
+
+
+def my_soup(networks, split):
+    """The network at the mean of the weights; the networks stay as they are."""
+    # solution
+    made = copy.deepcopy(networks[0])
+    states = [network.state_dict() for network in networks]
+    for name, tensor in made.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
+    return stack.refreshed(made, split)
+    # end
+
+
+check.soup(my_soup)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Fill a <code>copy.deepcopy</code> of the first network.
+# Its <code>state_dict()</code> shares memory with it.</details>
+# <details><summary>Hint 2: an outline</summary>For each tensor of the copy, stack the members'
+# tensors of that name and take the mean. Not all tensors have one:
+# <code>tensor.is_floating_point()</code>. The last step is
+# <code>stack.refreshed</code>.</details>
+# <details><summary>Hint 3: almost there</summary>In the loop:
+# <code>tensor.copy_(torch.stack([state[name] for state in states]).mean(0))</code>.</details>
+#
+# <!-- solution -->
+#
+# **5. A star** (hard, 17 minutes). Write StarSSE for a toy: in each epoch a cycle takes one step
 # of SGD, with momentum 0.9, on the mean cross-entropy of one batch. `batches[m][e]` holds the images
 # and labels of epoch `e` of cycle `m`. The learning rate of epoch `e`, of $E$, is
 # $\frac12 \eta (1 + \cos \frac{\pi e}{E})$. Return all members, `first` being the first.
 
+# %% tags=["exercise"]
+import copy
+import math
 
-# %%
+
 def my_star(first, batches, lr):
     """Model 1, a list of E batches for each cycle, and eta, to the list of members."""
-    ...
+    # solution
+    members = [first]
+    for cycle in batches:
+        net = copy.deepcopy(first)
+        optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
+        for e, (images, labels) in enumerate(cycle):
+            share = (1 + math.cos(math.pi * e / len(cycle))) / 2
+            optimizer.param_groups[0]["lr"] = lr * share
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+        members.append(net)
+    return members
+    # end
 
 
-right = check.star_cycle(my_star)
+check.star_cycle(my_star)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>Two loops: over <code>cycle in batches</code>, and in it over
-# <code>e, (images, labels) in enumerate(cycle)</code>. What must be made anew for each
+# <details><summary>Hint 1: a nudge</summary>Two loops: over <code>cycle in batches</code>, and in it
+# over <code>e, (images, labels) in enumerate(cycle)</code>. What must be made anew for each
 # cycle?</details>
-# <details><summary>Hint 2</summary><code>optimizer.param_groups[0]["lr"] = ...</code> sets the
-# learning rate. A step is <code>zero_grad()</code>, <code>backward()</code> of the loss,
-# <code>step()</code>.</details>
-# <details><summary>Solution</summary><pre>import copy, math, torch
+# <details><summary>Hint 2: an outline</summary>For each cycle a copy of <code>first</code> and a new
+# optimizer. For each epoch: set the learning rate, clear the gradients, call
+# <code>backward()</code> of the loss, step.</details>
+# <details><summary>Hint 3: almost there</summary><code>optimizer.param_groups[0]["lr"] = ...</code>
+# sets the learning rate; its share of eta is
+# <code>(1 + math.cos(math.pi * e / len(cycle))) / 2</code>.</details>
 #
-# members = [first]
-# for cycle in batches:
-#     net = copy.deepcopy(first)
-#     optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
-#     for e, (images, labels) in enumerate(cycle):
-#         share = (1 + math.cos(math.pi * e / len(cycle))) / 2
-#         optimizer.param_groups[0]["lr"] = lr * share
-#         optimizer.zero_grad()
-#         nn.functional.cross_entropy(net(images), labels).backward()
-#         optimizer.step()
-#     members.append(net)
-# return members</pre></details>
-#
-# **3. A soup** (medium, 10 minutes). Members in, one new network out, in eval mode. Its BatchNorm's
-# statistics are those of the images of `split`.
-
-
-# %%
-def my_soup(networks, split):
-    """The network at the mean of the weights; the networks stay as they are."""
-    ...
-
-
-right = check.soup(my_soup)
-
-# %% [markdown]
-# <details><summary>Hint 1</summary>Fill a <code>copy.deepcopy</code> of the first network. Its
-# <code>state_dict()</code> shares memory with it.</details>
-# <details><summary>Hint 2</summary>Not all tensors have a mean:
-# <code>tensor.is_floating_point()</code>. The last step is
-# <code>stack.refreshed</code>.</details>
-# <details><summary>Solution</summary><pre>made = copy.deepcopy(networks[0])
-# states = [network.state_dict() for network in networks]
-# for name, tensor in made.state_dict().items():
-#     if tensor.is_floating_point():
-#         tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
-# return stack.refreshed(made, split)</pre></details>
-#
-# **4. Leave the basin** (open, 15 minutes, computes for a minute). Above, a cycle had full
-# length. Take a quarter of it, for SSE. From which factor of the learning rate on does the *last*
-# member lie behind a barrier of .05 nats from model 1? Write down your guess, then measure it.
-# Does the soup break at the same factor?
-
-# %%
-my_guess = ...  # a factor
-my_factors = ...  # such as (2, 4, 8)
-
-# %% [markdown]
-# <details><summary>Hint</summary><pre>mine = transfer.grid(
-#     "sse", first, target.train, fine, M, my_factors, (0.25,), kept, jobs, recipe
-# )
-# for (factor, _), networks in mine.items():
-#     print(factor, barriers(networks[0], networks[-1]),
-#           test_points(transfer.soup(networks, as_trained)))</pre></details>
-# <details><summary>Look also at</summary>the map of the barrier above. Does the length
-# matter?</details>
-#
-# **5. What does it cost?** (easy, 5 minutes). Fine-tuning takes $E = 40$ epochs, a cycle 20. How
-# many epochs are trained for $M = 5$ members of a Local DE, of SSE, of StarSSE? And how long does
-# each take, in epochs, with five machines at once?
-
-# %%
-my_epochs = ...  # (Local DE, SSE, StarSSE)
-my_time = ...  # (Local DE, SSE, StarSSE), with five machines
-
-# %%
-long, short = replace(fine, epochs=40), replace(fine, epochs=20)
-five = transfer.budget(long, short, 5)
-print("epochs:", "right." if my_epochs == (5 * 40, five, five) else "not yet.")
-right = my_time == (40, five, transfer.budget(long, short, 2))
-print("time:", "right." if right else "not yet.")
-
-# %% [markdown]
-# <details><summary>Hint</summary>What has to wait for what?</details>
-# <details><summary>Answer</summary>Epochs: 5 * 40 = 200; 40 + 4 * 20 = 120; the same 120. Time: the
-# five fine-tunings do not wait for each other, 40. SSE is a chain: nothing is gained, 120. The star
-# waits for model 1, then all four cycles run at once: 40 + 20 = 60. When the members are
-# *used*, all three cost five networks; a soup costs one.</details>
+# <!-- solution -->
 #
 # ## What we saw
 #
