@@ -188,10 +188,15 @@ def js_divergence(logits: Float[Tensor, "M N C"]) -> Float[Tensor, ""]:
     Returns:
         A scalar in [0, log M], up to rounding; 0 when M = 1.
     """
+    return js_by_sample(logits).mean()
+
+
+def js_by_sample(logits: Float[Tensor, "M N C"]) -> Float[Tensor, " N"]:
+    """`js_divergence` of each sample, whose mean it is."""
     _check(logits)
     log_probs = logits.log_softmax(-1)
     mixture = log_probs.logsumexp(0) - math.log(len(logits))
-    return (log_probs.exp() * (log_probs - mixture)).sum(-1).mean()
+    return (log_probs.exp() * (log_probs - mixture)).sum((0, 2)) / len(logits)
 
 
 def _covariance(a: Tensor, b: Tensor) -> Tensor:
