@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sbtutor.plots import TEMPLATE, blank, look, short
+from sbtutor.plots import blank, short
+from sbtutor.theme import GREY, TEMPLATE, look
 
 
 def heatmaps(
@@ -153,7 +154,7 @@ def diversity_accuracy(
             y=list(curve),
             mode="lines",
             name=name,
-            line=dict(color="#888", dash=dash),
+            line=dict(color=GREY, dash=dash),
         )
     for i, (name, part) in enumerate(frame.groupby("method", sort=False)):
         figure.add_scatter(

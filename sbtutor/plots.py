@@ -1,7 +1,7 @@
 """Figures: each function takes a table or tensors and returns a plotly `Figure`.
 
-Colours are Okabe and Ito's, safe for colour-blind readers; marker shapes and dashes
-say the same again. Each figure carries a text alternative in `layout.meta`.
+Their looks are those of `theme`. Each figure carries a text alternative in
+`layout.meta`; `describe` has its numbers as a table.
 """
 
 import base64
@@ -14,41 +14,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#444444",
-)
-SHAPES = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
-
-_AXIS = dict(
-    showgrid=True,
-    gridcolor="#e5e5e5",
-    linecolor="#666",
-    showline=True,
-    zeroline=False,
-    ticks="outside",
-    automargin=True,
-)
-TEMPLATE = go.layout.Template(  # plotly's own would add 7 kB to every figure
-    layout=dict(
-        colorway=COLOURS,
-        font=dict(family="sans-serif", size=13, color="#222"),
-        title=dict(x=0.02, xanchor="left", font=dict(size=15)),
-        plot_bgcolor="white",
-        paper_bgcolor="white",
-        margin=dict(l=60, r=20, t=60, b=50),
-        xaxis=_AXIS,
-        yaxis=_AXIS,
-        legend=dict(bgcolor="rgba(255,255,255,0.7)"),
-        hovermode="closest",
-    )
-)
+from sbtutor.theme import GREY, TEMPLATE, look
 
 
 def blank(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figure:
@@ -58,15 +24,6 @@ def blank(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figure
     figure.update_xaxes(title_text=x)
     figure.update_yaxes(title_text=y)
     return figure
-
-
-def look(i: int) -> dict:
-    """Colour, marker shape and dash of the i-th series."""
-    k = i % len(COLOURS)
-    return dict(
-        line=dict(color=COLOURS[k], dash=DASHES[k]),
-        marker=dict(color=COLOURS[k], symbol=SHAPES[k], size=9),
-    )
 
 
 def short(value: float) -> str:
@@ -200,7 +157,7 @@ def scatter(
             x=path[x],
             y=path[y],
             mode="lines",
-            line=dict(color="#999", width=1, dash="dot"),
+            line=dict(color=GREY, width=1, dash="dot"),
             showlegend=False,
             hoverinfo="skip",
         )
@@ -249,7 +206,7 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
         x=[0, 1],
         y=[0, 1],
         mode="lines",
-        line=dict(color="#999", dash="dot"),
+        line=dict(color=GREY, dash="dot"),
         name="perfect",
     )
     for i, (name, columns) in enumerate(bins.items()):

@@ -95,8 +95,3 @@ def test_gallery_has_one_caption_an_image(channels):
     figure = plots.gallery(images, list("abcde"), "T", columns=3)
     assert len(figure.data) == 5
     assert [a.text for a in figure.layout.annotations] == list("abcde")
-
-
-def test_colours_shapes_and_dashes_say_the_same():
-    assert len(plots.COLOURS) == len(plots.SHAPES) == len(plots.DASHES)
-    assert len(set(plots.COLOURS)) == len(set(plots.SHAPES)) == len(plots.COLOURS)
