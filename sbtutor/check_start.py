@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
-from sbtutor.feedback import DOTS, as_choice, as_number, exercise
+from sbtutor.feedback import DOTS, as_choice, exercise, of_numbers
 
 # What three members say about one image: coat, shirt, dress.
 MEMBERS = ((0.50, 0.45, 0.05), (0.55, 0.40, 0.05), (0.09, 0.65, 0.26))
@@ -46,59 +46,53 @@ def _alike(mine: list[float], right: list[float]) -> bool:
 
 
 @exercise("00")
-def share_differing(answer: Callable[[list[int], list[int]], float]) -> str | None:
+def share_differing(answer: Callable[[list[int], list[int]], object]) -> str | None:
     """Lesson 00: two members' answers, lists of N classes, to the share that differ."""
-    pairs = ([0, 1, 2, 3, 4], [0, 3, 2, 1, 9]), ([7, 7, 1, 2], [7, 7, 1, 5])
-    for a, b in pairs:
-        mine = as_number(answer(list(a), list(b)), "the share of images")
-        if isinstance(mine, str):
-            return mine
-        differ, images = sum(x != y for x, y in zip(a, b)), len(a)
-        wrong = {
-            "this is the number of images; divide by how many there are.": differ,
-            "this is the share on which they agree; count the others.": (
-                1 - differ / images
-            ),
-            "this is in percent; a share lies between 0 and 1.": 100 * differ / images,
-            "classes are names; count images, not how far apart they are.": (
-                fmean(abs(x - y) for x, y in zip(a, b))
-            ),
-        }
-        if not math.isclose(mine, differ / images, abs_tol=1e-6):
-            known = (t for t, v in wrong.items() if math.isclose(mine, v, abs_tol=1e-6))
-            return next(
-                known,
-                f"for {a} and {b} it should be {differ / images:g}; this is {mine:g}.",
-            )
-    return None
+
+    def right(a: list[int], b: list[int]) -> float:
+        return fmean(x != y for x, y in zip(a, b))
+
+    wrong = {
+        "this is the number of images; divide by how many there are.": lambda a, b: (
+            len(a) * right(a, b)
+        ),
+        "this is the share on which they agree; count the others.": lambda a, b: (
+            1 - right(a, b)
+        ),
+        "this is in percent; a share lies between 0 and 1.": lambda a, b: (
+            100 * right(a, b)
+        ),
+        "classes are names; count images, not how far apart they are.": lambda a, b: (
+            fmean(abs(x - y) for x, y in zip(a, b))
+        ),
+    }
+    cases = ([0, 1, 2, 3, 4], [0, 3, 2, 1, 9]), ([7, 7, 1, 2], [7, 7, 1, 5])
+    return of_numbers(answer, cases, "the share of images", right, wrong)
 
 
 @exercise("00")
-def points_gained(answer: Callable[[list[float], float], float]) -> str | None:
+def points_gained(answer: Callable[[list[float], float], object]) -> str | None:
     """Lesson 00: members' accuracies, ensemble's accuracy to the gain in points."""
-    for members, ensemble in (([0.80, 0.84, 0.85], 0.88), ([0.7, 0.5], 0.55)):
-        mine = as_number(answer(list(members), ensemble), "the gain in points")
-        if isinstance(mine, str):
-            return mine
-        average = fmean(members)
-        gain = ensemble - average
-        wrong = {
-            "this is a share; times 100 it is in points.": gain,
-            "the sign is wrong: subtract the members from the ensemble.": -100 * gain,
-            "this is the gain over the best member; compare with the mean member.": (
-                100 * (ensemble - max(members))
-            ),
-            "you divided by the members' accuracy; a gain in points is a plain "
-            "difference.": 100 * gain / average,
-            "you took the sum over members; take their mean.": (
-                100 * (ensemble - sum(members))
-            ),
-        }
-        if not math.isclose(mine, 100 * gain, abs_tol=1e-4):
-            known = (t for t, v in wrong.items() if math.isclose(mine, v, abs_tol=1e-4))
-            told = f"for {members} and {ensemble} it should be {100 * gain:.3g}"
-            return next(known, f"{told}; this is {mine:.3g}.")
-    return None
+
+    def right(members: list[float], ensemble: float) -> float:
+        return 100 * (ensemble - fmean(members))
+
+    wrong = {
+        "this is a share; times 100 it is in points.": lambda m, e: right(m, e) / 100,
+        "the sign is wrong: subtract the members from the ensemble.": lambda m, e: (
+            -right(m, e)
+        ),
+        "this is the gain over the best member; compare with the mean member.": (
+            lambda m, e: 100 * (e - max(m))
+        ),
+        "you divided by the members' accuracy; a gain in points is a plain "
+        "difference.": lambda m, e: right(m, e) / fmean(m),
+        "you subtract the members' sum; take their mean.": lambda m, e: (
+            100 * (e - sum(m))
+        ),
+    }
+    cases = ([0.80, 0.84, 0.85], 0.88), ([0.7, 0.5], 0.55)
+    return of_numbers(answer, cases, "the gain in points", right, wrong)
 
 
 @exercise("00")

@@ -65,7 +65,7 @@ MISTAKES = [
     (check.points_gained, lambda m, e: -gain(m, e), "the sign is wrong"),
     (check.points_gained, lambda m, e: 100 * (e - max(m)), "the best member"),
     (check.points_gained, lambda m, e: gain(m, e) / sum(m) * len(m), "you divided by"),
-    (check.points_gained, lambda m, e: 100 * (e - sum(m)), "the sum over members"),
+    (check.points_gained, lambda m, e: 100 * (e - sum(m)), "the members' sum"),
     (check.points_gained, lambda m, e: 100 * (e - m[0]), "be 5; this is 8"),
     (check.points_gained, lambda m, e: "5 points", "this is a str"),
     (check.one_more_run, "a", "proves no mistake"),
@@ -73,6 +73,12 @@ MISTAKES = [
     (check.one_more_run, "D", "any method win"),
     (check.one_more_run, 3, "choose one of a, b, c, d"),
 ]
+
+
+@pytest.mark.parametrize(("exercise", "answer"), SOLUTIONS)
+def test_solution_passes(exercise, answer, capsys):
+    assert exercise(*answer if isinstance(answer, tuple) else (answer,))
+    assert capsys.readouterr().out == "Right.\n"
 
 
 @pytest.mark.parametrize(("exercise", "mistake", "message"), MISTAKES)

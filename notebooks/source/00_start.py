@@ -1,7 +1,7 @@
 # %% [markdown]
 # # What do several networks know that one does not, and what does flatness cost them?
 #
-# **Minutes:** read 8, do 4, compute 1
+# **Minutes:** read 8, do 16, compute 1
 
 # %% [markdown]
 # ## Objectives
@@ -15,6 +15,19 @@
 # - find your way through the rest of the course.
 #
 # You need: Python, and the idea of training a classifier by gradient descent.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - What would an ensemble of three equal networks gain? (Nothing: only differences pay.)
+# - Why is one number for diversity not enough? A bad member differs from everybody.
+# - SAM changes two things at once. Let the class say which of them should help, and which hurt.
+#
+# Time: 8 minutes to read, 15 for the exercises, which need no programming beyond lists. The three
+# trainings take about a minute at preset class; start them before you talk.
+#
+# Typical misunderstandings: the ensemble is taken for a vote (exercise 1); a gain in points is
+# taken for a gain in per cent (exercise 3); one run is taken for a proof (exercise 4).
 
 # %% tags=["parameters"]
 import os
@@ -77,11 +90,12 @@ short = dict(epochs=half, milestones=[half // 2], warmup_epochs=half // 2)
 
 # %%
 my_guess = 3.0  # percentage points; change me
+lesson.guess("gain of three members, in points", my_guess)
 
 # %%
 deep = lesson.fit(method="sgd", **short)
 gain = 100 * (deep.metrics["test_accuracy"] - deep.metrics["test_member_accuracy"])
-print(f"your guess: {my_guess:+.1f} points, measured: {gain:+.1f} points")
+lesson.compare("gain of three members, in points", round(gain, 1))
 
 # %% [markdown]
 # The gain comes from images on which the members *disagree*. If they all made the same
@@ -218,12 +232,121 @@ print(title)
 # %% [markdown]
 # ## Exercises
 #
-# **Another seed** (easy, 3 minutes). Write `seed = 100` in the parameters cell and run the
-# lesson again. Which columns of the table kept the order of the three methods?
+# **1. One image** (easy, 3 minutes). Three members look at one image. These are their
+# probabilities:
 #
-# <details><summary>Answer</summary>In the eight ensembles above, the Hessian trace, DER and
-# clean accuracy put SAM below the deep ensemble every time. Accuracy under shift put it
-# below twice and above six times: that order a single run cannot settle.</details>
+# | | coat | shirt | dress |
+# |---|---|---|---|
+# | member 0 | .50 | .45 | .05 |
+# | member 1 | .55 | .40 | .05 |
+# | member 2 | .09 | .65 | .26 |
+#
+# What is the ensemble's probability of each class, and what is its answer? No code is needed.
+# `check` tells you whether you are right, and if not, what is wrong.
+
+# %% tags=["exercise"]
+from sbtutor import check
+
+my_probs = [0.38, 0.50, 0.12]  # solution
+my_answer = "shirt"  # solution
+check.one_image(my_probs, my_answer)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>The formula is in the section on three networks: a
+# mean over members.</details>
+# <details><summary>Hint 2: an outline</summary>Take one column of the table at a time. Then look
+# which mean is the largest.</details>
+# <details><summary>Hint 3: almost there</summary>For coat it is (.50 + .55 + .09) / 3. Write the
+# three means in brackets, and the answer in quotes, as in "dress".</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>Two of three members would answer coat, but both are nearly
+# undecided. Member 2 is sure that it is no coat. A mean of probabilities listens to how sure each
+# member is; a vote does not.</details>
+#
+# **2. How often do they differ?** (easy, 5 minutes). Two members have given their answers, one
+# class number for each image. On which share of the images do they differ? (This is the upper half
+# of DER.)
+
+
+# %% tags=["exercise"]
+def my_share_differing(a, b):
+    """Two lists of N class numbers to a share between 0 and 1."""
+    # solution
+    differ = [x != y for x, y in zip(a, b)]
+    return sum(differ) / len(a)
+    # end
+
+
+check.share_differing(my_share_differing)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>For one image the answers <code>x</code> and
+# <code>y</code> are the same, or they are not. By how much the numbers differ says
+# nothing.</details>
+# <details><summary>Hint 2: an outline</summary>Go through both lists at once with
+# <code>zip(a, b)</code>, count the pairs that differ, divide by the number of images.</details>
+# <details><summary>Hint 3: almost there</summary><code>x != y</code> is True or False, and
+# <code>sum</code> counts True as 1. Fill in: <code>sum(... for x, y in zip(a, b)) /
+# len(a)</code></details>
+#
+# <!-- solution -->
+#
+# **3. The gain, in points** (easy, 4 minutes). Accuracies are shares between 0 and 1. By how many
+# percentage points is the ensemble better than its *mean* member?
+
+
+# %% tags=["exercise"]
+def my_points_gained(members, ensemble):
+    """A list of the members' accuracies, and the ensemble's, to points."""
+    # solution
+    return 100 * (ensemble - sum(members) / len(members))
+    # end
+
+
+check.points_gained(my_points_gained)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>From 80 % to 84 % is a gain of 4 points.</details>
+# <details><summary>Hint 2: an outline</summary>First the members' mean accuracy. Then the
+# difference. Then from a share to points.</details>
+# <details><summary>Hint 3: almost there</summary>The mean is <code>sum(members) /
+# len(members)</code>; a share times 100 is in points.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>Say always what a gain is measured from. Over the <em>best</em>
+# member it is smaller; and whoever picks that member by its test accuracy has used the test images
+# to choose.</details>
+#
+# **4. One more run** (easy, 3 minutes). In the eight pairs of ensembles above, SAM had a higher
+# accuracy under shift six times, and a lower one twice. You train one more pair with another seed
+# (write `seed = 100` in the parameters cell and run the lesson again). Suppose that SAM's comes
+# out *lower*. What follows?
+#
+# - a: There is a mistake in the code.
+# - b: SAM is worse under shift.
+# - c: Little. Such runs happen; six of nine are for SAM, and nine are few.
+# - d: Leave this run out, since it does not fit the others.
+
+# %% tags=["exercise"]
+my_choice = "c"  # solution
+check.one_more_run(my_choice)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>How surprising is the new run, after those
+# eight?</details>
+# <details><summary>Hint 2: an outline</summary>Two of eight came out so before. Which of the four
+# sentences would you also have said after one of those two?</details>
+# <details><summary>Hint 3: almost there</summary>A rare result is no mistake, one result is no
+# proof, and a result that nobody likes counts like any other.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>The Hessian trace, DER and clean accuracy put SAM below the deep
+# ensemble in all eight pairs: there one more run tells the same story. Under shift the order
+# changes from seed to seed. That is why the course shows means with intervals.</details>
 #
 # ## What we saw
 #
