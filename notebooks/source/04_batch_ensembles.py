@@ -534,7 +534,8 @@ def plot_ranges(tau: float, name: str):
     x, y = "epochs", f"log10 {name}"
     figure = plots.lines(epochs, series, title, x, y, bands)
     for k, (lows, highs) in enumerate(bands.values()):
-        line = dict(width=1.5, color=plots.COLOURS[k])  # no filled bands: they overlap
+        # No filled bands: they overlap.
+        line = dict(width=1.5, color=plots.look(k)["line"]["color"])
         ends_k = dict(x=[*epochs, None, *epochs], y=[*lows, None, *highs])
         figure.data[2 * k].update(fill="none", opacity=1, line=line, **ends_k)
     return figure.update_traces(marker_size=3)

@@ -321,8 +321,8 @@ variance, at_least, at_most = np.array([closed_form(rho) for rho in fine]).T
 def add_simulation(figure, which, name):
     """Simulated means with their 95 % intervals."""
     found = [simulated[rho][which] for rho in radii]
-    bars = dict(array=[i.high - i.mean for i in found], color="#222")
-    mark = dict(color="#222", size=7)
+    bars = dict(array=[i.high - i.mean for i in found], color="#686868")
+    mark = dict(color="#686868", size=7)
     means = [i.mean for i in found]
     figure.update_traces(mode="lines")
     figure.add_scatter(
@@ -646,7 +646,7 @@ def trade_off(eta: float, rho: float, k: int, ratio: float, blocks: int):
     figure = plots.lines(sam[0], {"SAM": sam[1]}, title, *axes)
     figure.add_scatter(x=split[0], y=split[1], name=f"{blocks} blocks")
     stars = np.array([both(k, ratio, eta, rho, s) for s in (1, blocks)]).T
-    mark = dict(symbol="star", size=14, color="#222")
+    mark = dict(symbol="star", size=14, color="#686868")
     figure.add_scatter(x=stars[0], y=stars[1], mode="markers", marker=mark, name="rho")
     return figure.update_xaxes(type="log").update_yaxes(type="log")
 
