@@ -38,16 +38,48 @@ def test_off_prints_nothing(monkeypatch, capsys):
 
 
 def test_bar_writes_to_stderr_only(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "tqdm", __import__("tqdm").tqdm)
     run(monkeypatch, "bar", seconds=(1, 60, 120))
     said = capsys.readouterr()
     assert said.out == ""
     assert "training" in said.err
 
 
+def test_bar_in_a_notebook_counts_and_leaves_nothing(monkeypatch):
+    """In IPython without a kernel its updates would be printed; here they are kept."""
+    shown = []
+
+    class Output:
+        def update(self, data, raw):
+            shown.append(data["text/html"])
+
+    def display(data, raw, display_id):
+        Output().update(data, raw)
+        return Output()
+
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", display)
+    run(monkeypatch, "bar", seconds=(1, 1.05, 3))  # the second comes too soon
+    assert [html.count('value="') for html in shown] == [1, 1, 1, 0]
+    assert 'max="3" value="0"' in shown[0]
+    assert 'value="1"></progress> training: 1/3 loss 1<' in shown[1]
+    assert 'value="3"' in shown[2]
+    assert shown[3] == ""
+
+
+def test_a_kernel_is_told_from_other_processes(monkeypatch):
+    import IPython
+
+    assert not progress._in_notebook()
+    shell = type("Shell", (), {"kernel": None})()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    assert progress._in_notebook()
+    monkeypatch.delenv("SBTUTOR_PROGRESS", raising=False)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    assert progress._mode() == "bar"
+
+
 def test_auto_is_plain_in_a_log(monkeypatch):
     monkeypatch.delenv("SBTUTOR_PROGRESS", raising=False)
-    monkeypatch.delitem(progress.sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
     assert progress._mode() == "plain"
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
