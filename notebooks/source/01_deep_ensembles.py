@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Why does averaging a few networks help, and how do we measure help?
 #
-# **Minutes:** read 15, do 15, compute 1
+# **Minutes:** read 15, do 32, compute 1
 
 # %% [markdown]
 # ## Objectives
@@ -15,6 +15,22 @@
 # - say what changes when the test images are shifted.
 #
 # You need: lesson 00.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - Why can the mean not lose in Brier score and NLL, but in accuracy? (Convex losses; accuracy is
+#   not one.)
+# - "Diversity is the gain" holds for *equal* members. Draw three members on the board that gain
+#   much and are bad.
+# - An ensemble is never surer than its average member. When is that good, when bad, for ECE?
+# - What does the band in the figure of sizes hold, and what not? (Seeds; not other images.)
+#
+# Time: 15 minutes to read, half of it on why the mean cannot lose; exercises 1 and 2 in class,
+# 3 and 4 in pairs or at home.
+#
+# Typical misunderstandings: the mean of logits for the mean of probabilities; a low ECE for a good
+# network; overlapping bands for "no difference", although each set has the same order.
 
 # %% tags=["parameters"]
 import os
@@ -93,6 +109,7 @@ assert torch.allclose(mean_probs, metrics.ensemble_probs(logits), atol=1e-6)
 
 # %%
 my_guess = {"accuracy", "nll", "brier", "ece"}  # keep those that you expect to improve
+lesson.guess("what the ensemble improves", my_guess)
 
 # %%
 import pandas as pd
@@ -104,8 +121,7 @@ pd.DataFrame({"mean member": single, "ensemble": whole}).round(4)
 
 # %%
 improved = {k for k in NAMES if (whole[k] > single[k]) == (k == "accuracy")}
-print("improved:", ", ".join(sorted(improved)))
-print("your guess was", "right" if my_guess == improved else "different")
+lesson.compare("what the ensemble improves", sorted(improved))
 
 # %% [markdown]
 # NLL and Brier score must improve; the next section shows why. Accuracy usually does.
@@ -313,42 +329,57 @@ shifted["gaussian_noise"][["accuracy", "confidence", "ece", "nll"]].round(3)
 # %% [markdown]
 # ## Exercises
 #
-# **1. The ensemble's probabilities** (easy, 3 minutes, warm-up). Write the function
-# without looking back. `check` tells you what is wrong.
+# **1. The ensemble's probabilities** (easy, 3 minutes). Write the function without looking
+# back. `check` tells you what is wrong.
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
 def my_ensemble_probs(logits):
     """Logits (M, N, C) to the ensemble's probabilities (N, C)."""
-    ...
+    # solution
+    return logits.softmax(dim=-1).mean(dim=0)
+    # end
 
 
-right = check.ensemble_probs(my_ensemble_probs)
+check.ensemble_probs(my_ensemble_probs)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>Which axis holds the members, which the classes?</details>
-# <details><summary>Hint 2</summary>First softmax over the classes, then a mean over the members.</details>
-# <details><summary>Solution</summary><pre>return logits.softmax(dim=-1).mean(dim=0)</pre></details>
+# <details><summary>Hint 1: a nudge</summary>Which axis holds the members, which the
+# classes?</details>
+# <details><summary>Hint 2: an outline</summary>First softmax over the classes, then a mean over
+# the members.</details>
+# <details><summary>Hint 3: almost there</summary>The first axis is <code>dim=0</code>, the last
+# <code>dim=-1</code>. Chain <code>.softmax(dim=...)</code> and
+# <code>.mean(dim=...)</code>.</details>
 #
-# **2. A vote** (medium, 10 minutes). Let each member vote for its favourite class. The
+# <!-- solution -->
+#
+# **2. A vote** (medium, 8 minutes). Let each member vote for its favourite class. The
 # class with most votes wins; how you break ties does not matter here.
 
 
-# %%
+# %% tags=["exercise"]
 def my_vote(logits):
     """Logits (M, N, C) to the class with most votes (N,)."""
-    ...
+    # solution
+    return logits.argmax(-1).mode(dim=0).values
+    # end
 
 
-right = check.vote(my_vote)
+check.vote(my_vote)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>What does <code>logits.argmax(-1)</code> hold?</details>
-# <details><summary>Hint 2</summary>The most frequent value along an axis is
-# <code>mode(dim=...)</code>.</details>
-# <details><summary>Solution</summary><pre>return logits.argmax(-1).mode(dim=0).values</pre></details>
+# <details><summary>Hint 1: a nudge</summary>What does <code>logits.argmax(-1)</code> hold, and
+# which shape has it?</details>
+# <details><summary>Hint 2: an outline</summary>First the votes, (M, N). Then, for each image, the
+# most frequent value among its M votes.</details>
+# <details><summary>Hint 3: almost there</summary>The most frequent value along an axis is
+# <code>votes.mode(dim=...)</code>. It gives values and indices; you want
+# <code>.values</code>.</details>
+#
+# <!-- solution -->
 #
 # The **ensemble improvement rate** (EIR, Theisen et al. 2023) is the share of the members'
 # error that the ensemble removes. When can a vote remove less than the mean?
@@ -361,16 +392,70 @@ eir_probs = diversity.ensemble_improvement_rate(logits, labels, by="probs")
 print(f"error removed by voting: {eir_vote:.1%}, by averaging: {eir_probs:.1%}")
 
 # %% [markdown]
-# <details><summary>Answer</summary>A vote throws away how sure each member is. Two members
+# <details><summary>Why</summary>A vote throws away how sure each member is. Two members
 # that lean weakly to a wrong class outvote one that is sure of the right one.</details>
 #
-# **3. Half of everything** (medium, 10 minutes). From the mean Brier scores of sizes 1 and
-# 2 alone, predict size 5. Compare with `size_curve(logits, labels, metrics.brier)`.
+# **3. The ambiguity** (medium, 10 minutes). Write what the mean gains in Brier score,
+# $\frac1M \sum_m \|p_m - \bar p\|^2$, averaged over the images. You need no labels: diversity can
+# be measured without knowing the truth.
+
+
+# %% tags=["exercise"]
+def my_ambiguity(probs):
+    """The members' probabilities (M, N, C) to one number."""
+    # solution
+    from_mean = probs - probs.mean(0)
+    return from_mean.square().sum(-1).mean()
+    # end
+
+
+check.ambiguity(my_ambiguity)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>The square of a vector's length is the sum of the
+# squares of its entries, here one for each class.</details>
+# <details><summary>Hint 2: an outline</summary>Subtract the ensemble's probabilities from each
+# member's; square; take the sum over classes; take the mean over members and images.</details>
+# <details><summary>Hint 3: almost there</summary><code>probs - probs.mean(0)</code> has shape
+# (M, N, C). Then <code>.square()</code>, <code>.sum(...)</code> over the last axis, and
+# <code>.mean()</code>.</details>
 #
-# <details><summary>Hint</summary>The ambiguity at size M is (1 - 1/M) V. Which V do sizes 1
-# and 2 give?</details>
-# <details><summary>Solution</summary><pre>one - 2 * (1 - 1 / 5) * (one - two)</pre></details>
+# <!-- solution -->
 #
+# **4. Half of everything** (medium, 10 minutes). You have trained two members only. You know the
+# mean Brier score of one member, and that of the two together. What will $M$ members have?
+
+
+# %% tags=["exercise"]
+def my_brier(one, two, size):
+    """Brier scores of sizes 1 and 2, and M = size, to the Brier score of size M."""
+    # solution
+    return one - 2 * (1 - 1 / size) * (one - two)
+    # end
+
+
+check.brier_by_size(my_brier)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>The average member's score does not depend on M. What
+# the mean gains over it is the ambiguity, (1 - 1/M) V. (See "More members".)</details>
+# <details><summary>Hint 2: an outline</summary>Write this for M = 2 and find V from the two
+# scores. Then put V into the formula for M.</details>
+# <details><summary>Hint 3: almost there</summary>For M = 2 the gain is V / 2, so V is
+# <code>2 * (one - two)</code>. The score of size M is <code>one</code> less
+# (1 - 1/M) V.</details>
+#
+# <!-- solution -->
+#
+# Now hold your prediction beside this lesson's own members. (Here it is exact, as `size_curve`
+# averages over all subsets. For two members alone, one pair, it is an estimate.)
+
+# %%
+briers = size_curve(logits, labels, metrics.brier)
+print("Brier score by size:", ", ".join(f"{b:.4f}" for b in briers))
+print("predicted for the last:", my_brier(*briers[:2], len(briers)))
+
+# %% [markdown]
 # ## What we saw
 #
 # | claim | source | here |
