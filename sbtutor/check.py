@@ -10,10 +10,13 @@ from sbtutor.check_batch import (
     ensemble_nll,
     log_uniform_mean,
 )
-from sbtutor.check_ensembles import ensemble_probs, vote
+from sbtutor.check_curvature import hutchinson, top_eigenvalue
+from sbtutor.check_ensembles import ambiguity, brier_by_size, ensemble_probs, vote
 from sbtutor.check_hyper import log_uniform, next_member, trainings
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
-from sbtutor.check_sharpness import sam_masks, sam_step, top_eigenvalue
+from sbtutor.check_masks import sam_masks
+from sbtutor.check_sam import sam_step, sam_update
+from sbtutor.check_sharpness import longest_step, rescaled, unmoved_weights
 from sbtutor.check_soup import soup
 from sbtutor.check_star import star_cycle
 from sbtutor.check_start import (
@@ -23,33 +26,44 @@ from sbtutor.check_start import (
     share_differing,
 )
 from sbtutor.check_theory import linear_sam_step, overshoot_rho
+from sbtutor.check_tradeoff import correlation_within, der, valley_trace
 from sbtutor.check_transfer import barrier, basin_end, cycle_costs
 from sbtutor.feedback import LESSONS as LESSONS
 
 __all__ = [
+    "ambiguity",
     "barrier",
     "basin_end",
     "batch_linear",
     "batch_parameters",
+    "brier_by_size",
+    "correlation_within",
     "cycle_costs",
+    "der",
     "disagreement_matrix",
     "ensemble_nll",
     "ensemble_probs",
+    "hutchinson",
     "linear_sam_step",
     "log_uniform",
     "log_uniform_mean",
+    "longest_step",
     "next_member",
     "one_image",
     "one_more_run",
     "overshoot_rho",
     "points_gained",
+    "rescaled",
     "sam_masks",
     "sam_step",
+    "sam_update",
     "share_differing",
     "soup",
     "star_cycle",
     "top_eigenvalue",
     "trainings",
+    "unmoved_weights",
+    "valley_trace",
     "vote",
     "weight_dropout",
 ]
