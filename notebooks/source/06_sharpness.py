@@ -1,7 +1,7 @@
 # %% [markdown]
 # # What is sharpness, and do its measures agree?
 #
-# **Minutes:** read 30, do 25, compute 2
+# **Minutes:** read 30, do 39, compute 2
 
 # %% [markdown]
 # ## Objectives
@@ -15,6 +15,20 @@
 # - say when seven measures rank trained ensembles alike, and when they only seem to.
 #
 # You need: lessons 00 and 01.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - "Sharp" needs four answers: along which direction, how far, over which images, in which unit.
+# - A number that stands still has not converged (the trace's rule, the power iteration).
+# - Rewriting: which property of adaptive measures makes them invariant, and to what?
+# - Measures agree between methods and hardly within one. What follows for papers with one measure?
+#
+# Time: 30 minutes to read; with little of it take exercises 1, 3 and 5.
+#
+# Typical misunderstandings: a small slice along a random direction is taken for "flat"; the worst
+# case that a search found is taken for the maximum; 0.1 in one norm is compared with 0.1 in
+# another; rewriting is taken for a change of the function.
 
 # %% tags=["parameters"]
 import os
@@ -709,7 +723,10 @@ print(f"the published code's search, l2: {before:.4f} before, {after:.4f} after"
 # trace agree over all 56? And *within* one method, where only the seed differs?
 
 # %%
+QUESTION = "rank correlation of SAM rise and Hessian trace, "
 my_guess = {"over all 56": 0.5, "within a method": 0.5}
+for name, guess in my_guess.items():
+    lesson.guess(QUESTION + name, guess)
 
 # %% [markdown]
 # ## 56 ensembles
@@ -758,9 +775,9 @@ show(inside, "Agreement within a method, over seeds")
 
 # %%
 told = {"over all 56": overall, "within a method": inside}
-for name, guess in my_guess.items():
-    seen = told[name].loc["sam_rise", "hessian_trace"]
-    print(f"{name}: {seen:.2f}, you guessed {guess:.2f}")
+for name, correlations in told.items():
+    seen = correlations.loc["sam_rise", "hessian_trace"]
+    lesson.compare(QUESTION + name, round(float(seen), 2))
 
 # %% [markdown]
 # How sure are these numbers, with 8 seeds? The *bootstrap*: draw 8 seeds out of the 8, with
@@ -963,63 +980,158 @@ assert math.isclose(middle, float(trained), abs_tol=1e-3)
 # %% [markdown]
 # ## Exercises
 #
-# **1. Power iteration** (easy, 10 minutes). Write it as a function of any product
-# $v \mapsto Hv$. `size` is the number of entries of $v$, `steps` the number of products. Return
-# the eigenvalue farthest from 0, with its sign.
+# **1. Box and ball** (easy, 5 minutes). The box $\|u\|_\infty \le \rho$ lets each of the `size`
+# entries of $u$ go up to $\rho$. How long is its longest $u$, that is, how large can $\|u\|_2$ be?
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
-def my_top_eigenvalue(product, size, steps):
-    """The eigenvalue farthest from 0, by power iteration."""
-    ...
+def my_longest_step(rho, size):
+    """The largest length of a vector with entries from -rho to rho."""
+    # solution
+    return rho * size**0.5
+    # end
 
 
-right = check.top_eigenvalue(my_top_eigenvalue)
+check.longest_step(my_longest_step)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>Start from <code>torch.randn(size)</code>. Divide by the
-# length in each step, else the numbers explode.</details>
-# <details><summary>Hint 2</summary>With v of length 1 at the end, the eigenvalue is
-# <code>v @ product(v)</code>. A length would lose the sign.</details>
-# <details><summary>Solution</summary><pre>v = torch.randn(size)
-# for _ in range(steps):
-#     v = product(v)
-#     v = v / v.norm()
-# return v @ product(v)</pre></details>
+# <details><summary>Hint 1: a nudge</summary>In two dimensions the box is a square. Where is it
+# farthest from its centre?</details>
+# <details><summary>Hint 2: an outline</summary>In a corner all entries are rho. The length is the
+# root of the sum of their squares.</details>
+# <details><summary>Hint 3: almost there</summary>The sum of squares is
+# <code>size * rho**2</code>.</details>
 #
-# **2. Flat by rewriting** (medium, 10 minutes). `rescaled(net, alpha)` writes the same function
-# with other weights. Compute the Hessian trace of `DE 0` for `alpha` from 0.03 to 10. How flat can
-# you make it? How sharp? Can it become as flat as `SAM 0` (`seven["SAM 0"]`)?
+# <!-- solution -->
 #
-# <details><summary>Hint</summary><code>measures(rescaled(net, alpha))["hessian_trace"]</code>
-# </details>
-# <details><summary>Answer</summary>As sharp as you like: at preset <code>class</code> 1,161
-# at 0.03, 435 at 10. But hardly flatter than training left it: 140.4 at 0.5, against 141.6
-# at 1, while <code>SAM 0</code> has 92.2. So along this one line the trained network
-# lies near the flattest way of writing its function. What SAM gained here
-# cannot be had by this rewriting. Still, to compare Hessian traces one has to hope that all
-# networks lie so near; adaptive measures do not need that hope.</details>
-# <details><summary>Solution</summary><pre>for alpha in (0.03, 0.1, 0.3, 0.5, 1, 2, 3, 10):
-#     print(alpha, measures(rescaled(net, alpha))["hessian_trace"])</pre></details>
+# <details><summary>Why</summary>With 6,274 weights the box of radius 0.01 holds points of length
+# 0.79, while our ball has radius 0.25. Yet the box's worst case is lower: there no weight moves
+# more than 1 %. In the ball one weight may move 25 %, and the few that matter most are worth it.
+# Radii of different norms cannot be compared, nor can l2 radii between networks of different size.
+# And a radius of 1 in the box would let each weight be set to 0 or doubled: no neighbourhood any
+# more.</details>
 #
-# **3. Which radius?** (medium, 5 minutes). (a) Why can the adaptive worst case never move a
-# weight that is 0? Which weights start at 0? (b) What would $\rho = 1$ mean for $p = \infty$?
-# (c) The box of radius 0.01 holds points $u$ that are longer than 0.25, the radius of our
-# $\ell_2$ ball. How long? Why is its worst case lower all the same?
+# **2. Blind spots** (easy, 3 minutes). Some weights the *adaptive* worst case can never move,
+# however steep the loss. Which?
 #
-# <details><summary>Answer to (a)</summary>The step of weight i is |w_i| u_i, and |w_i| = 0.
-# The biases of norm layers start at 0; so do weights that were pruned. The adaptive measure is
-# blind there, however steep the loss.</details>
-# <details><summary>Answer to (b)</summary>Each weight may be set to 0 or doubled. That
-# is no neighbourhood any more: the box holds the network with all weights 0. A sensible radius
-# keeps the loss in a range in which the network is still the same network, and is the
-# same for all networks that are compared.</details>
-# <details><summary>Answer to (c)</summary>With 6,274 weights, 0.01 times the root of 6,274:
-# 0.79. But in the box no weight moves more than 1 %. In the ball one weight may move 25 %, or a
-# hundred weights 2.5 %, and the few that matter most are worth it. Radii of different norms cannot be
-# compared. Nor can l2 radii between networks of different size.</details>
+# - **a** the largest weights
+# - **b** weights that are 0, such as the biases of norm layers before training
+# - **c** weights whose gradient is 0 at the start of the search
+# - **d** weights of the head
+
+# %% tags=["exercise"]
+my_blind_spots = "b"  # solution
+check.unmoved_weights(my_blind_spots)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>The place is $w + T u$. What is $T$?</details>
+# <details><summary>Hint 2: an outline</summary>Write down how far weight i moves, and when that is 0
+# for every u.</details>
+# <details><summary>Hint 3: almost there</summary>It moves by |w_i| u_i.</details>
+#
+# <!-- solution -->
+#
+# **3. Hutchinson's estimator** (medium, 10 minutes). Write it for any product $v \mapsto Hv$.
+# `size` is the number of entries of $v$. For each of the `probes` draw new random signs, and
+# return the mean of $v^\top H v$.
+
+
+# %% tags=["exercise"]
+def my_trace(product, size, probes):
+    """An estimate of the trace of H from random signs."""
+    # solution
+    total = 0.0
+    for _ in range(probes):
+        v = 2.0 * torch.randint(0, 2, (size,)) - 1
+        total += v @ product(v)
+    return total / probes
+    # end
+
+
+check.hutchinson(my_trace)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Look at the cell that draws <code>bits</code> above.
+# What is made of them?</details>
+# <details><summary>Hint 2: an outline</summary>Loop over the probes. In the loop: draw bits, make
+# signs of them, multiply with H once, add up v' H v. At the end divide.</details>
+# <details><summary>Hint 3: almost there</summary>
+# <code>v = 2.0 * torch.randint(0, 2, (size,)) - 1</code>, and
+# <code>v @ product(v)</code>.</details>
+#
+# <!-- solution -->
+#
+# **4. Power iteration** (medium, 10 minutes). Write it as a function of any product
+# $v \mapsto Hv$. `size` is the number of entries of $v$, `steps` the number of products. Return
+# the eigenvalue farthest from 0, with its sign.
+
+
+# %% tags=["exercise"]
+def my_top_eigenvalue(product, size, steps):
+    """The eigenvalue farthest from 0, by power iteration."""
+    # solution
+    v = torch.randn(size)
+    for _ in range(steps):
+        v = product(v)
+        v = v / v.norm()
+    return v @ product(v)
+    # end
+
+
+check.top_eigenvalue(my_top_eigenvalue)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Start from a random <code>v</code>. What happens to its
+# length if nobody looks after it?</details>
+# <details><summary>Hint 2: an outline</summary>In each step multiply by H and divide by the length.
+# With v of length 1 at the end, take v' H v. A length would lose the sign.</details>
+# <details><summary>Hint 3: almost there</summary><code>torch.randn(size)</code>,
+# <code>v / v.norm()</code>, <code>v @ product(v)</code>.</details>
+#
+# <!-- solution -->
+#
+# **5. Flat by rewriting** (medium, 10 minutes). `net` is linear, ReLU, linear: `net[0]`, `net[1]`,
+# `net[2]`. Return a new network: the same function, with the first layer `alpha` times as large.
+
+# %% tags=["exercise"]
+import copy
+
+
+def my_rescaled(net, alpha):
+    """Another place in weight space that computes the same."""
+    # solution
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        twin[0].weight.mul_(alpha)
+        twin[0].bias.mul_(alpha)
+        twin[2].weight.div_(alpha)
+    return twin
+    # end
+
+
+check.rescaled(my_rescaled)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>What must come out of the first layer, if its output is
+# to be alpha times as large for <em>every</em> input?</details>
+# <details><summary>Hint 2: an outline</summary>Copy the network. Multiply the first layer's weight
+# and bias. Then undo it where its output is multiplied with something, and nowhere
+# else.</details>
+# <details><summary>Hint 3: almost there</summary><code>copy.deepcopy(net)</code>; under
+# <code>torch.no_grad()</code>: <code>twin[0].weight.mul_(alpha)</code>, the same for its bias,
+# <code>twin[2].weight.div_(alpha)</code>.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Try it on a real network</summary>How flat can you make <code>DE 0</code>?
+# <pre>for alpha in (0.03, 0.1, 0.3, 0.5, 1, 2, 3, 10):
+#     print(alpha, measures(rescaled(net, alpha))["hessian_trace"])</pre>As sharp as you like: at
+# preset <code>class</code> 1,161 at 0.03, 435 at 10. But hardly flatter than training left it:
+# 140.4 at 0.5, against 141.6 at 1, while <code>SAM 0</code> has 92.2. What SAM gained here cannot be
+# had by this rewriting. Still, to compare Hessian traces one has to hope that all networks lie so
+# near the flattest way of writing; adaptive measures do not need that hope.</details>
 #
 # ## What we saw
 #
