@@ -57,8 +57,6 @@ def total(product, size, steps):
 
 
 SOLUTIONS = {
-    check.ensemble_probs: lambda z: z.softmax(-1).mean(0),
-    check.vote: lambda z: z.argmax(-1).mode(dim=0).values,
     check.sam_step: lambda w, g, rho: w + rho * g / g.norm(),
     check.sam_masks: sharpbalance.sam_masks,
     check.linear_sam_step: linear_step,
@@ -83,21 +81,6 @@ def test_stub_fails(exercise, nothing, capsys):
 @pytest.mark.parametrize(
     ("exercise", "mistake", "message"),
     [
-        (check.ensemble_probs, lambda z: z.mean(0).softmax(-1), "averaged the logits"),
-        (check.ensemble_probs, lambda z: z.mean(0), "not probabilities"),
-        (check.ensemble_probs, lambda z: z.softmax(0).mean(0), "wrong axis"),
-        (
-            check.ensemble_probs,
-            lambda z: z.softmax(-1).sum(0),
-            "divide by their number",
-        ),
-        (check.ensemble_probs, lambda z: z.softmax(-1), "the shape should be"),
-        (check.ensemble_probs, lambda z: 0.5, "a float"),
-        (check.ensemble_probs, lambda z: z.softmax(-1)[0], "the mean over members"),
-        (check.vote, lambda z: z.softmax(-1).mean(0).argmax(-1), "mean probability"),
-        (check.vote, lambda z: z.mean(0).argmax(-1), "mean logit"),
-        (check.vote, lambda z: z.argmax(-1)[0], "one member's answer"),
-        (check.vote, lambda z: z.argmin(-1).mode(dim=0).values, "largest logit"),
         (check.sam_step, lambda w, g, rho: w + 0.1 * g / g.norm(), "for any rho"),
         (check.sam_step, lambda w, g, rho: w + rho * g / g.abs().sum(), "absolute"),
         (check.sam_step, lambda w, g, rho: w - rho * g / g.norm(), "downhill"),
