@@ -1,10 +1,11 @@
 """One epoch of an ensemble, and the learning rate it is trained with."""
 
+import contextlib
 import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sbtutor.batches import Batch, Batches, stream
 from sbtutor.config import TrainConfig
@@ -22,6 +23,12 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
     return config.lr * config.lr_decay ** sum(epoch >= m for m in config.milestones)
 
 
+def draws(member: nn.Module) -> bool:
+    """Whether a training step draws from the global generator: for dropout."""
+    kinds = (nn.Dropout, nn.modules.dropout._DropoutNd)
+    return any(isinstance(layer, kinds) and layer.p > 0 for layer in member.modules())
+
+
 def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
     """One pass over the data for all members; ends with a row of history each."""
     device, epoch = batches.device, state.epoch
@@ -35,7 +42,11 @@ def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
         )
     masks = masks.to(device)
     sums, steps = torch.zeros(config.members, device=device), 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    restored = contextlib.nullcontext()
+    if draws(state.members[0]):
+        gpus = [device] if device.type == "cuda" else []
+        restored = torch.random.fork_rng(devices=gpus)
+    with restored:
         for batch in batches.epoch(epoch):
             losses = train_step(state, batch, masks, config, steps)
             _check_finite(losses, epoch, steps, lr)
@@ -51,15 +62,16 @@ def train_step(
 ) -> Float[Tensor, " M"]:
     """One step of all members: each one's gradient goes into its slice.
 
-    Seeds the global generator, which dropout draws from, for each member and step;
-    `train_epoch` puts it back afterwards.
+    Where there is dropout, seeds the global generator, which it draws from, for each
+    member and step; `train_epoch` puts it back afterwards.
 
     Returns the members' losses before the step.
     """
     losses = []
     for m, member in enumerate(state.members):
-        key = (config.seed + m, state.epoch, step, "dropout")
-        torch.manual_seed(stream(*key).initial_seed())
+        if draws(member):
+            key = (config.seed + m, state.epoch, step, "dropout")
+            torch.manual_seed(stream(*key).initial_seed())
         with torch.autocast(batch.images.device.type, torch.bfloat16, config.bf16):
             loss, slopes = loss_and_balanced_gradient(
                 member,

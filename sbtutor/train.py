@@ -86,7 +86,7 @@ def _train(
         while state.epoch < config.epochs:
             start = time.monotonic()
             if state.epoch == config.warmup_epochs:
-                _branch(state, config, train, device, trunk)
+                branch(state, config, train, device, trunk)
             train_epoch(state, batches, config)
             state.seconds += time.monotonic() - start
             if config.snapshots:
@@ -100,12 +100,12 @@ def _train(
         progress.close()
 
 
-def _branch(
+def branch(
     state: State,
     config: TrainConfig,
     train: data.Split,
     device: torch.device,
-    trunk: Path | None,
+    trunk: Path | None = None,
 ) -> None:
     """After T_d epochs of SAM: keep the trunk, make SharpBalance's split."""
     keep = trunk is not None and not trunk.exists()

@@ -88,6 +88,7 @@ ORDER = [
     "feedback",
     "check_batch",
     "check_curvature",
+    "check_curves",
     "check_ensembles",
     "check_hyper",
     "check_landscape",

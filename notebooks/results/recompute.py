@@ -23,6 +23,8 @@ NAME is one of
               as `sadrtdinov.py` measures them, three tables
     explorer  fashion-mini: ensembles of four by method, rho and k, as `explorer.py`
               measures them for the explorers, a table and explorer.npz
+    planes    fashion-mini: planes and paths between three networks of three kinds, as
+              `planes.py` measures them for the landscape explorer, also planes.npz
 
 The class preset's settings were chosen by `settings`, on validation data and with
 other seeds. Those of cifar10 are a pilot's, fixed before any of its seeds was run.
@@ -47,6 +49,7 @@ from pathlib import Path
 import explorer
 import fort
 import pandas as pd
+import planes
 import sadrtdinov
 import torch
 import wenzel
@@ -318,6 +321,13 @@ def explorers(jobs: int, runs: Path) -> Tables:
     return one("explorer", pd.DataFrame(rows))
 
 
+def plane_slices(jobs: int, runs: Path) -> Tables:
+    """One row a kind of networks and path; the slices lie beside the table."""
+    made, rows = planes.slices(runs)
+    files.save_arrays(HERE / "planes.npz", **made)
+    return one("planes", pd.DataFrame(rows))
+
+
 def fit_all(group: list[Experiment], runs: Path) -> list[Path]:
     """Train the runs of one group."""
     return fit_group([(explorer.label(e), e) for e in group], runs)
@@ -351,6 +361,9 @@ WHAT = {
     "length of the cycles, as factors of the fine-tuning's",
     "explorer": "three ensembles of four a method, rho and k, on fashion-mini at "
     "14x14, preset class: the first two, three and all four members",
+    "planes": "three kinds of three networks (SmallCNN without norm layers), one seed, "
+    "on fashion-mini at 14x14: the straight line and a fitted curve between the first "
+    "two; planes.npz: a plane for each",
     "transfer_members": "the runs of transfer_grid: each member after model 1",
 }
 
@@ -377,6 +390,7 @@ COMMANDS: dict[str, Callable[[int, Path], Tables]] = {
     "hyper_inits": inits,
     "transfer": transfers,
     "explorer": explorers,
+    "planes": plane_slices,
 }
 
 
