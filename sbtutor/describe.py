@@ -17,16 +17,17 @@ ROWS = 40  # of a table; figures with more are summed up,
 BYTES = 1500  # or with more bytes of HTML
 SUMMED = ["series", "count", "first", "last", "min", "median", "max"]
 
+Number = int | float | np.number
 Table = list[list[str]]
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: Number, digits: int = 3) -> str:
     """A number with so many digits."""
     short = f"{value + 0.0:.{digits}g}"  # + 0.0 makes -0 a 0
     return re.sub(r"e([+-])0*", r"e\1", short).replace("e+", "e")
 
 
-def interval(low: float, high: float, digits: int = 3) -> str:
+def interval(low: Number, high: Number, digits: int = 3) -> str:
     """As in `[0.1, 0.2]`."""
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
@@ -49,8 +50,8 @@ def trend(
         high: upper ends, or None.
     """
     values = np.asarray(y, dtype=float)
-    kept = np.flatnonzero(np.isfinite(values))
-    if not len(kept):
+    kept = np.flatnonzero(np.isfinite(values)).tolist()
+    if not kept:
         return "has no values"
 
     def say(i: int) -> str:
@@ -58,7 +59,7 @@ def trend(
         return number(values[i]) + (f" {interval(low[i], high[i])}" if known else "")
 
     first, last = kept[0], kept[-1]
-    top, bottom = kept[values[kept].argmax()], kept[values[kept].argmin()]
+    top, bottom = max(kept, key=values.item), min(kept, key=values.item)
     span = values[top] - values[bottom]
     if first == last:
         return f"is {say(first)}"

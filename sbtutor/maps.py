@@ -97,11 +97,13 @@ def trajectories(
         title: what the figure shows.
         clouds: by name, (S, 2) positions without order.
     """
-    ends = ", ".join(
-        f"{name} ends at ({short(p[-1][0])}, {short(p[-1][1])})"
-        for name, p in paths.items()
-    )
-    alt = f"{title}. A map without units: {ends}."
+    words = [
+        f"{name} goes from {_at(p[0])} to {_at(p[-1])}" for name, p in paths.items()
+    ]
+    words += [
+        f"{name} lies around {_at(p.mean(0))}" for name, p in (clouds or {}).items()
+    ]
+    alt = f"{title}. A map without units: {', '.join(words)}."
     figure = blank(title, alt, "map axis 1 (no unit)", "map axis 2 (no unit)")
     figure.update_layout(height=480)
     for i, (name, path) in enumerate(paths.items()):
@@ -128,6 +130,10 @@ def trajectories(
     return figure
 
 
+def _at(point: np.ndarray) -> str:
+    return f"({short(point[0])}, {short(point[1])})"
+
+
 def diversity_accuracy(
     frame: pd.DataFrame,
     limits: tuple[Sequence, Sequence, Sequence],
@@ -140,9 +146,12 @@ def diversity_accuracy(
         limits: accuracies, and the upper and lower limit curves at them.
         title: what the figure shows.
     """
-    top = frame.groupby("method", sort=False)["normalized_disagreement"].max()
-    words = ", ".join(f"{name} up to {short(value)}" for name, value in top.items())
     y_title = "disagreement with the reference / own error"
+    words = "; ".join(
+        f"{name} up to {short(part['normalized_disagreement'].max())}, accuracy "
+        f"{short(part['accuracy'].min())} to {short(part['accuracy'].max())}"
+        for name, part in frame.groupby("method", sort=False)
+    )
     figure = blank(title, f"{title}. {y_title}: {words}.", "accuracy", y_title)
     figure.update_layout(height=480)
     accuracies, *curves = limits

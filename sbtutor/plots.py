@@ -14,21 +14,24 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
+from sbtutor import describe
 from sbtutor.theme import GREY, TEMPLATE, look
 
 
 def blank(title: str, alt: str, x: str = "", y: str = "", **layout) -> go.Figure:
     """An empty figure in the course's style; `alt` says what it shows in words."""
-    figure = go.Figure(layout=dict(template=TEMPLATE, width=700, height=400))
-    figure.update_layout(title_text=title, meta={"alt": alt}, **layout)
-    figure.update_xaxes(title_text=x)
-    figure.update_yaxes(title_text=y)
+    given = dict(template=TEMPLATE, width=700, height=400, meta={"alt": alt})
+    words = {"title": title, "xaxis_title": x, "yaxis_title": y}
+    words = {f"{name}_text": text for name, text in words.items()}
+    figure = go.Figure(layout=given | words)  # at once: each update takes as long
+    if layout:
+        figure.update_layout(**layout)
     return figure
 
 
 def short(value: float) -> str:
     """Three digits, for text alternatives."""
-    return f"{value:.3g}"
+    return describe.number(value)
 
 
 def lines(
@@ -49,10 +52,11 @@ def lines(
         y_title: name and unit of the values.
         bands: low and high by the same names, drawn as intervals.
     """
-    ends = ", ".join(
-        f"{name} from {short(y[0])} to {short(y[-1])}" for name, y in series.items()
+    ways = "; ".join(
+        f"{name} {describe.trend(x, y, *(bands or {}).get(name, ()))}"
+        for name, y in series.items()
     )
-    alt = f"{title}. {y_title} against {x_title}: {ends}."
+    alt = f"{title}. {y_title} against {x_title}: {ways}."
     figure = blank(title, alt, x_title, y_title)
     for i, (name, y) in enumerate(series.items()):
         style = look(i)
@@ -88,7 +92,7 @@ def intervals(
     """
     rows = frame.to_dict("records")
     words = "; ".join(
-        f"{r['method']} {short(r['mean'])} [{short(r['low'])}, {short(r['high'])}]"
+        f"{r['method']} {short(r['mean'])} {describe.interval(r['low'], r['high'])}"
         for r in rows
     )
     alt = f"{title}. {value_title}, mean and 95 % interval: {words}."
@@ -103,6 +107,7 @@ def intervals(
                 mode="markers",
                 marker=dict(color=style["marker"]["color"], size=5, opacity=0.4),
                 showlegend=False,
+                name=f"{row['method']}, single",
                 hoverinfo="x",
             )
         figure.add_scatter(
@@ -145,29 +150,32 @@ def scatter(
         y_title: name and unit of y.
         connect: groups whose means are joined by a line, in this order.
     """
-    means = frame.groupby(group, sort=False)[[x, y]].mean()
+    groups = {str(name): part for name, part in frame.groupby(group, sort=False)}
     words = "; ".join(
-        f"{name} at ({short(m[x])}, {short(m[y])})" for name, m in means.iterrows()
+        f"{name} at ({_told(part[x])}, {_told(part[y])})"
+        for name, part in groups.items()
     )
-    alt = f"{title}. {y_title} against {x_title}, means: {words}."
+    alt = f"{title}. {y_title} against {x_title}, means and 95 % intervals: {words}."
     figure = blank(title, alt, x_title, y_title, height=450)
     if connect:
-        path = means.loc[list(connect)]
+        path = [groups[name] for name in connect]
         figure.add_scatter(
-            x=path[x],
-            y=path[y],
+            x=[part[x].mean() for part in path],
+            y=[part[y].mean() for part in path],
             mode="lines",
             line=dict(color=GREY, width=1, dash="dot"),
+            name="through the means",
             showlegend=False,
             hoverinfo="skip",
         )
-    for i, (name, part) in enumerate(frame.groupby(group, sort=False)):
+    for i, (name, part) in enumerate(groups.items()):
         style = look(i)
         figure.add_scatter(
             x=part[x],
             y=part[y],
             mode="markers",
             marker={**style["marker"], "size": 5, "opacity": 0.35},
+            name=f"{name}, single",
             showlegend=False,
             hoverinfo="skip",
         )
@@ -178,22 +186,54 @@ def scatter(
             error_y=_bar(part[y]),
             mode="markers",
             marker={**style["marker"], "size": 12},
-            name=str(name),
+            name=name,
         )
     return figure
 
 
-def _bar(values: pd.Series) -> dict:
-    """Half of the 95 % t-interval, as an error bar."""
+def _half(values: pd.Series) -> float:
+    """Half of the 95 % t-interval of the mean; 0 for a single value."""
     from scipy.stats import t
 
     n = len(values)
-    half = t.ppf(0.975, n - 1) * values.std() / n**0.5 if n > 1 else 0.0
-    return dict(type="data", array=[half], thickness=1, width=3)
+    return float(t.ppf(0.975, n - 1) * values.std() / n**0.5) if n > 1 else 0.0
+
+
+def _bar(values: pd.Series) -> dict:
+    """The 95 % t-interval as an error bar."""
+    return dict(type="data", array=[_half(values)], thickness=1, width=3)
+
+
+def _told(values: pd.Series) -> str:
+    """The mean and its interval in words."""
+    mean, half = values.mean(), _half(values)
+    return short(mean) + (
+        f" {describe.interval(mean - half, mean + half)}" if half else ""
+    )
+
+
+def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share p of n independent draws, 95 % by default.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), in [0, 1].
+
+    Raises ValueError without a draw, or for no share.
+    """
+    if n < 1 or not 0 <= share <= 1:
+        raise ValueError(
+            f"a share of {share} in {n} draws has no interval; give a share in [0, 1] "
+            "of one draw or more"
+        )
+    middle, width = share + z**2 / (2 * n), 1 + z**2 / n
+    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return max(0.0, (middle - half) / width), min(1.0, (middle + half) / width)
 
 
 def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
     """Accuracy against confidence, bin by bin; the diagonal is perfect calibration.
+
+    Bars are 95 % intervals of a bin's accuracy by Wilson's formula, which takes its
+    samples as independent draws.
 
     Args:
         bins: for each name the mean confidence, the accuracy and the number of samples
@@ -213,7 +253,9 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
         rows = [(float(c), float(a), int(n)) for c, a, n in zip(*columns) if n]
         x, y, count = zip(*rows)
         over = sum(n for c, a, n in rows if c > a) / sum(count)
-        alt += f" {name}: {over:.0%} of the samples lie in bins that are too sure."
+        ends = [wilson(min(max(a, 0.0), 1.0), n) for _, a, n in rows]
+        alt += f" {name}: accuracy {describe.trend(x, y, *zip(*ends))}"
+        alt += f"; {over:.0%} of the samples lie in bins that are too sure."
         style = look(i)
         sizes = [5 + 15 * (n / max(count)) ** 0.5 for n in count]
         style["marker"]["size"] = sizes
@@ -223,6 +265,14 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
             mode="lines+markers",
             name=name,
             text=[f"{n} samples" for n in count],
+            error_y=dict(
+                type="data",
+                symmetric=False,
+                array=[round(high - a, 4) for a, (_, high) in zip(y, ends)],
+                arrayminus=[round(a - low, 4) for a, (low, _) in zip(y, ends)],
+                thickness=1,
+                width=2,
+            ),
             **style,
         )
     figure.update_layout(meta={"alt": alt})
@@ -243,7 +293,7 @@ def matrix(
         unit: what the numbers are.
     """
     z = np.asarray(values, dtype=float)
-    alt = f"{title}. {unit} between {short(z.min())} and {short(z.max())}."
+    alt = f"{title}. {unit}: {_extremes(z, names)}."
     figure = blank(title, alt, height=420, width=480)
     figure.add_heatmap(
         z=z.round(4),
@@ -255,6 +305,21 @@ def matrix(
     )
     figure.update_yaxes(autorange="reversed")
     return figure
+
+
+def _extremes(z: np.ndarray, names: Sequence[str]) -> str:
+    """The least and the greatest number of a square table beside its diagonal."""
+    beside = np.where(np.eye(len(z), dtype=bool), np.nan, z)
+    if np.isnan(beside).all():
+        return short(z.min())
+    words = []
+    for word, i in (
+        ("lowest", np.nanargmin(beside)),
+        ("highest", np.nanargmax(beside)),
+    ):
+        row, column = np.unravel_index(i, z.shape)
+        words.append(f"{word} {short(z[row, column])} ({names[row]}, {names[column]})")
+    return "beside the diagonal " + ", ".join(words)
 
 
 def surface(
@@ -285,7 +350,10 @@ def surface(
         row, column = np.unravel_index(i, heights.shape)
         at = f"({short(float(x[column]))}, {short(float(y[row]))})"
         places[word] = f"{word} {short(heights[row, column])} at {at}"
-    words = ", ".join(places.values())
+    spots = [
+        f"{name} at ({short(a)}, {short(b)})" for name, (a, b) in (marks or {}).items()
+    ]
+    words = ", ".join([*places.values(), *spots])
     alt = f"{title}. {z_title} over {x_title} and {y_title}: {words}."
     figure = blank(title, alt, x_title, y_title, width=560, height=440)
     figure.add_contour(
@@ -355,6 +423,13 @@ def gallery(
         width=760,
         height=80 + 115 * rows,
         margin=dict(l=10, r=10, t=75, b=10),
-        meta={"alt": f"{title}. {len(images)} images: {', '.join(captions)}."},
+        meta={"alt": f"{title}. {len(images)} images: {_some(captions)}."},
     )
     return figure
+
+
+def _some(captions: Sequence[str], most: int = 8) -> str:
+    """The first few captions; the table has them all."""
+    more = len(captions) - most
+    told = ", ".join(captions[:most])
+    return f"{told}, and {more} more" if more > 0 else told

@@ -35,7 +35,7 @@ def test_trajectories_mark_start_and_end_and_show_clouds():
     assert line.marker.size[1] < line.marker.size[0] == line.marker.size[2]
     assert (list(points.x), list(points.y)) == ([5], [6])
     assert line.marker.color != points.marker.color
-    assert "run 0 ends at (3, 4)" in alt(figure)
+    assert "run 0 goes from (0, 0) to (3, 4), dropout lies around (5, 6)" in alt(figure)
 
 
 def test_the_diversity_accuracy_plane_has_both_limits_and_every_network():
@@ -52,7 +52,9 @@ def test_the_diversity_accuracy_plane_has_both_limits_and_every_network():
     assert list(lower.y) == [1.0, 0.0]
     assert (list(optima.x), list(optima.y)) == ([0.7], [0.9])
     assert list(dropout.y) == [0.4, 0.2]
-    assert "dropout up to 0.4" in alt(maps.diversity_accuracy(frame, limits, "T"))
+    assert "dropout up to 0.4, accuracy 0.5 to 0.6" in alt(
+        maps.diversity_accuracy(frame, limits, "T")
+    )
 
 
 @pytest.mark.parametrize("blocks", [["a", "b"], ["a", "b", "c"]])

@@ -26,7 +26,7 @@ def test_lines_draw_each_series_and_its_band():
     band, line = figure.data
     assert list(line.y) == [3.0, 4.0]
     assert list(band.y) == [4.0, 5.0, 3.0, 2.0]  # up along high, back along low
-    assert "up from 3 to 4" in alt(figure)
+    assert "x: up rises from 3 [2, 4] to 4 [3, 5]." in alt(figure)
 
 
 def test_scatter_marks_means_and_intervals():
@@ -37,12 +37,13 @@ def test_scatter_marks_means_and_intervals():
     interval = results.interval([1.0, 2.0, 3.0])
     assert marks[0].error_x.array[0] == pytest.approx(interval.high - interval.mean)
     assert list(figure.data[0].x) == [2.0, 5.0]  # the line through the means
-    assert "a at (2, 0.2)" in alt(figure)
+    assert "a at (2 [-0.484, 4.48], 0.2 [-0.0484, 0.448])" in alt(figure)
 
 
 def test_scatter_of_single_runs_has_no_bars():
     figure = plots.scatter(RUNS.iloc[[0, 3]], "x", "y", "label", "T", "x", "y")
     assert [t.error_x.array[0] for t in figure.data if t.name in ("a", "b")] == [0, 0]
+    assert "a at (1, 0.1); b at (4, 0.6)." in alt(figure)
 
 
 def test_intervals_reach_from_low_to_high():
@@ -56,16 +57,51 @@ def test_intervals_reach_from_low_to_high():
     assert [list(t.x) for t in dots] == frame["values"].tolist()
 
 
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"),
+    [(0.0, 10, 0.0, 0.2775), (0.5, 10, 0.2366, 0.7634), (1.0, 20, 0.8389, 1.0)],
+)
+def test_wilson_gives_the_published_intervals(share, n, low, high):
+    """As scipy's binomtest(k, n).proportion_ci(method="wilson")."""
+    from scipy.stats import binomtest
+
+    assert plots.wilson(share, n) == pytest.approx((low, high), abs=1e-4)
+    theirs = binomtest(round(share * n), n).proportion_ci(method="wilson")
+    assert plots.wilson(share, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.5, 0), (1.1, 5), (-0.1, 5)])
+def test_wilson_refuses_what_is_no_share(share, n):
+    with pytest.raises(ValueError, match=r"has no interval; give a share in \[0, 1\]"):
+        plots.wilson(share, n)
+
+
+def test_reliability_shows_an_interval_for_each_bin():
+    bins = ([0.5, 0.9], [0.6, 1.0], [10, 30])
+    bar = plots.reliability({"one": bins}, "T").data[1].error_y
+    for i, (accuracy, n) in enumerate(zip(bins[1], bins[2])):
+        low, high = plots.wilson(accuracy, n)
+        assert accuracy + bar.array[i] == pytest.approx(high, abs=1e-4)
+        assert accuracy - bar.arrayminus[i] == pytest.approx(low, abs=1e-4)
+
+
 def test_reliability_leaves_out_empty_bins():
     bins = ([0.5, np.nan, 0.9], [0.6, np.nan, 0.8], [10, 0, 30])
     figure = plots.reliability({"one": bins}, "T")
     assert list(figure.data[1].x) == [0.5, 0.9]
-    assert "one: 75% of the samples" in alt(figure)
+    assert "; 75% of the samples lie in bins" in alt(figure)
 
 
 def test_matrix_shows_its_numbers():
     figure = plots.matrix([[0, 0.5], [0.5, 0]], ["a", "b"], "T", "share")
     assert figure.data[0].z.tolist() == [[0, 0.5], [0.5, 0]]
+
+
+def test_matrix_says_which_pairs_are_alike_and_which_differ():
+    z = [[1, 0.5, 0.2], [0.5, 1, 0.7], [0.2, 0.7, 1]]
+    said = alt(plots.matrix(z, ["a", "b", "c"], "T", "share"))
+    assert "beside the diagonal lowest 0.2 (a, c), highest 0.7 (b, c)" in said
+    assert alt(plots.matrix([[0.25]], ["a"], "T", "share")) == "T. share: 0.25."
 
 
 def test_surface_has_a_row_for_each_y_and_says_where_it_is_high():
@@ -87,6 +123,7 @@ def test_surface_names_marked_points():
     (label,) = figure.layout.annotations
     assert (mark.x[0], mark.y[0], mark.name) == (20.0, 1.0, "optimum")
     assert (label.x, label.y, label.text) == (20.0, 1.0, "optimum")
+    assert "optimum at (20, 1)" in alt(figure)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -95,3 +132,9 @@ def test_gallery_has_one_caption_an_image(channels):
     figure = plots.gallery(images, list("abcde"), "T", columns=3)
     assert len(figure.data) == 5
     assert [a.text for a in figure.layout.annotations] == list("abcde")
+    assert alt(figure) == "T. 5 images: a, b, c, d, e."
+
+
+def test_gallery_says_the_first_captions():
+    figure = plots.gallery(np.zeros((10, 1, 4, 4), np.uint8), list("abcdefghij"), "T")
+    assert alt(figure) == "T. 10 images: a, b, c, d, e, f, g, h, and 2 more."
