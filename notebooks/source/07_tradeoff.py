@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Does SAM buy flatness with diversity?
 #
-# **Minutes:** read 20, do 20, compute 3
+# **Minutes:** read 20, do 51, compute 3
 
 # %% [markdown]
 # ## Objectives
@@ -16,6 +16,20 @@
 # - say which part of the paper's claim holds at this size, and which does not.
 #
 # You need: lessons 00 and 01. Lesson 06 explains the measures of sharpness.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - Why *normalise* the perturbation? What would happen on a steep slope, and near the minimum?
+# - Which diversity matters for the vote? DER counts answers, the variances count confidence.
+# - Two quantities that both follow a third correlate. What does that show, and what not
+#   (exercise 4)?
+# - The paper's claim on accuracy does not hold here. What would have to be tried to say why?
+#
+# Time: 20 minutes to read; exercise 5 takes a third of the rest and is the one worth doing in pairs.
+#
+# Typical misunderstandings: the step starts from the perturbed weights; "flatter" is taken for
+# "better"; the correlation along rho is taken for a law; one live run is taken for evidence.
 
 # %% tags=["parameters"]
 import os
@@ -142,6 +156,7 @@ QUANTITIES = {
     "member accuracy under shift": "shift_member_accuracy",
 }
 my_guess = set(QUANTITIES)
+lesson.guess("what falls as rho grows", my_guess)
 
 # %% [markdown]
 # ## One live run
@@ -181,8 +196,8 @@ live[list(QUANTITIES.values())[1:]].round(4)
 # %%
 smaller = live.iloc[-1] < live.iloc[0]
 fell = {name for name, column in QUANTITIES.items() if smaller[column]}
-print("fell in this run:", ", ".join(sorted(fell)))
-print("your guess was", "the same" if my_guess == fell else "different")
+lesson.compare("what falls as rho grows", sorted(fell))
+print("only in one of both:", ", ".join(sorted(my_guess ^ fell)) or "nothing")
 
 # %% [markdown]
 # ## Eight ensembles for each radius
@@ -445,38 +460,172 @@ print("\n".join(claims.loc[[1, 2, 3, 8], "command"].unique()))
 # %% [markdown]
 # ## Exercises
 #
-# **1. SAM's step** (easy, 5 minutes). Write the perturbed weights for one vector.
+# **1. SAM's perturbation** (easy, 5 minutes). Write the perturbed weights for one vector.
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
 def my_sam_step(weights, gradient, rho):
     """The weights a distance rho uphill."""
-    ...
+    # solution
+    return weights + rho * gradient / gradient.norm()
+    # end
 
 
-right = check.sam_step(my_sam_step)
+check.sam_step(my_sam_step)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>The direction is the gradient's, the length is rho.</details>
-# <details><summary>Hint 2</summary>Divide by <code>gradient.norm()</code>. Do not use <code>+=</code>.</details>
-# <details><summary>Solution</summary><pre>return weights + rho * gradient / gradient.norm()</pre></details>
+# <details><summary>Hint 1: a nudge</summary>The direction is the gradient's, the length is
+# rho.</details>
+# <details><summary>Hint 2: an outline</summary>Divide the gradient by its length, multiply by rho, add
+# it to the weights. Do not use <code>+=</code>, which changes the old weights.</details>
+# <details><summary>Hint 3: almost there</summary>The length is
+# <code>gradient.norm()</code>.</details>
 #
-# **2. A measure that can be fooled** (medium, 10 minutes). In presets `smoke` and `class`:
-# in a copy of `params`, multiply `norm3.weight` and `norm3.bias` by 10 and divide
-# `head.weight` by 10. Show that `loss_fn` gives the same number. What does the Hessian
-# trace do?
+# <!-- solution -->
 #
-# <details><summary>Answer</summary>ReLU and the mean over pixels pass a factor on, and the
-# head takes it away: the same function, probabilities and all. Yet the trace changes many
-# times over. Sharpness depends on how the weights are written; lesson 06 looks at
+# **2. DER from votes** (medium, 10 minutes). `votes` (M, N) holds each member's answer for each
+# image, `labels` (N,) the truth. Return the DER: the mean over pairs $i \ne j$ of the share of
+# images on which the two differ, divided by the mean over members of the share of wrong answers.
+
+
+# %% tags=["exercise"]
+def my_der(votes, labels):
+    """The disagreement-error ratio of M members."""
+    # solution
+    members = range(len(votes))
+    pairs = [(i, j) for i in members for j in members if i != j]
+    differ = sum((votes[i] != votes[j]).float().mean() for i, j in pairs)
+    error = (votes != labels).float().mean()
+    return differ / len(pairs) / error
+    # end
+
+
+check.der(my_der)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Two means, and one divided by the other. Which pairs
+# belong to the first?</details>
+# <details><summary>Hint 2: an outline</summary>List the pairs without those of a member and itself.
+# For each, compare two rows of <code>votes</code>. Then compare all rows with the
+# labels.</details>
+# <details><summary>Hint 3: almost there</summary>
+# <code>(votes[i] != votes[j]).float().mean()</code> for a pair;
+# <code>(votes != labels).float().mean()</code> for the error.</details>
+#
+# <!-- solution -->
+#
+# **3. A measure that can be fooled** (medium, 8 minutes). The smallest network with two layers has
+# two weights: $f(x) = b \cdot a \cdot x$. With the right answer $f(1) = 1$ its loss is
+# $L(a, b) = \frac12 (ab - 1)^2$. At $(\alpha, 1/\alpha)$ it is the same function for every
+# $\alpha$. Return the trace of the Hessian of $L$ there.
+
+
+# %% tags=["exercise"]
+def my_valley_trace(alpha):
+    """The trace of the Hessian at a = alpha, b = 1 / alpha."""
+    # solution
+    a, b = alpha, 1 / alpha
+    return b**2 + a**2
+    # end
+
+
+check.valley_trace(my_valley_trace)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>The trace is the sum of the diagonal: the second
+# derivative in a, plus the one in b.</details>
+# <details><summary>Hint 2: an outline</summary>The first derivative in a is b (ab - 1). Derive it once
+# more in a. Do the same with b. Put the place in.</details>
+# <details><summary>Hint 3: almost there</summary>The second derivatives are b<sup>2</sup> and
+# a<sup>2</sup>.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>At alpha = 1 the trace is 2, at 10 it is 100: the same function,
+# probabilities and all, is called flat or sharp. In our network ReLU and the mean over pixels pass
+# a factor on, too. Multiply <code>norm3.weight</code> and <code>norm3.bias</code> in a copy of
+# <code>params</code> by 10 and divide <code>head.weight</code> by 10:
+# <code>loss_fn</code> gives the same number, the Hessian trace does not. Lesson 06 looks at
 # <em>adaptive</em> measures.</details>
-# <details><summary>Solution</summary><pre>fooled = dict(params)
-# for name in ("norm3.weight", "norm3.bias"):
-#     fooled[name] = 10 * params[name]
-# fooled["head.weight"] = params["head.weight"] / 10
-# print(loss_fn(params), loss_fn(fooled))</pre></details>
+#
+# **4. At equal radius** (medium, 10 minutes). `x` and `y` (R, S) are two measures, one row for each
+# radius, one column for each seed. Return the correlation over seeds, within a row, and of that the
+# mean over the rows. (A correlation is the sum of products of what is centred, divided by both
+# lengths.)
+
+
+# %% tags=["exercise"]
+def my_correlation(x, y):
+    """The mean over rows of the correlation over columns."""
+    # solution
+    x = x - x.mean(dim=1, keepdim=True)
+    y = y - y.mean(dim=1, keepdim=True)
+    rows = (x * y).sum(dim=1) / (x.norm(dim=1) * y.norm(dim=1))
+    return rows.mean()
+    # end
+
+
+check.correlation_within(my_correlation)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Which axis are the seeds? The radius must be the same
+# within each correlation.</details>
+# <details><summary>Hint 2: an outline</summary>Subtract each row's mean. Multiply, sum over the row,
+# divide by the length of both rows. Then the mean over rows.</details>
+# <details><summary>Hint 3: almost there</summary><code>x - x.mean(dim=1, keepdim=True)</code>;
+# lengths by <code>x.norm(dim=1)</code>.</details>
+#
+# <!-- solution -->
+#
+# **5. A whole step** (hard, 17 minutes). One step of SAM for a network *with BatchNorm*, in train
+# mode: two passes, then the weights move from where they *were*. BatchNorm's running statistics
+# move in the first pass and not in the second. Change the network in place and return it.
+
+# %% tags=["exercise"]
+from torch.nn.functional import cross_entropy
+
+
+def my_sam_update(net, images, labels, rho, lr):
+    """The network after w <- w - lr g', with g' the gradient a distance rho uphill."""
+    # solution
+    weights = list(net.parameters())
+    slope = torch.autograd.grad(cross_entropy(net(images), labels), weights)
+    length = torch.cat([g.flatten() for g in slope]).norm()
+    kept = [buffer.clone() for buffer in net.buffers()]
+    with torch.no_grad():
+        for w, g in zip(weights, slope):
+            w += rho * g / length
+    ahead = torch.autograd.grad(cross_entropy(net(images), labels), weights)
+    with torch.no_grad():
+        for w, g, g_ahead in zip(weights, slope, ahead):
+            w -= rho * g / length + lr * g_ahead
+    for buffer, old in zip(net.buffers(), kept):
+        buffer.copy_(old)
+    return net
+    # end
+
+
+check.sam_update(my_sam_update)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>What has the second pass changed that nobody asked for?
+# There are two such things. (The running statistics are <em>buffers</em>, tensors that are not
+# trained: <code>net.buffers()</code>.)</details>
+# <details><summary>Hint 2: an outline</summary>First gradient. Its length over all tensors together.
+# Keep clones of the buffers. Go uphill. Second gradient. Take the perturbation back, step with the
+# second gradient, copy the buffers back.</details>
+# <details><summary>Hint 3: almost there</summary>
+# <code>torch.autograd.grad(loss, list(net.parameters()))</code> gives the tensors of a gradient.
+# Change weights under <code>torch.no_grad()</code> with <code>w += ...</code>, buffers with
+# <code>buffer.copy_(old)</code>.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>Both mistakes raise no error. With the perturbation left in, each
+# step also goes rho uphill. With statistics of perturbed weights in the mix, the network in eval
+# mode is normalised by numbers that belong to other weights.</details>
 #
 # ## What we saw
 #
