@@ -11,6 +11,7 @@ from sbtutor.check_batch import (
     log_uniform_mean,
 )
 from sbtutor.check_curvature import hutchinson, top_eigenvalue
+from sbtutor.check_curves import disagreement_bounds, reordered, upper_height
 from sbtutor.check_ensembles import ambiguity, brier_by_size, ensemble_probs, vote
 from sbtutor.check_hyper import log_uniform, next_member, trainings
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
@@ -25,13 +26,20 @@ from sbtutor.check_start import (
     points_gained,
     share_differing,
 )
-from sbtutor.check_theory import linear_sam_step, overshoot_rho
+from sbtutor.check_theory import (
+    balanced_rho,
+    learner_variance,
+    linear_sam_step,
+    overshoot_rho,
+    variance_rise,
+)
 from sbtutor.check_tradeoff import correlation_within, der, valley_trace
 from sbtutor.check_transfer import barrier, basin_end, cycle_costs
 from sbtutor.feedback import LESSONS as LESSONS
 
 __all__ = [
     "ambiguity",
+    "balanced_rho",
     "barrier",
     "basin_end",
     "batch_linear",
@@ -40,10 +48,12 @@ __all__ = [
     "correlation_within",
     "cycle_costs",
     "der",
+    "disagreement_bounds",
     "disagreement_matrix",
     "ensemble_nll",
     "ensemble_probs",
     "hutchinson",
+    "learner_variance",
     "linear_sam_step",
     "log_uniform",
     "log_uniform_mean",
@@ -53,6 +63,7 @@ __all__ = [
     "one_more_run",
     "overshoot_rho",
     "points_gained",
+    "reordered",
     "rescaled",
     "sam_masks",
     "sam_step",
@@ -63,7 +74,9 @@ __all__ = [
     "top_eigenvalue",
     "trainings",
     "unmoved_weights",
+    "upper_height",
     "valley_trace",
+    "variance_rise",
     "vote",
     "weight_dropout",
 ]
