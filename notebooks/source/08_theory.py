@@ -1,7 +1,7 @@
 # %% [markdown]
 # # What does a linear model prove about it?
 #
-# **Minutes:** read 25, do 20, compute 1
+# **Minutes:** read 25, do 35, compute 1
 
 # %% [markdown]
 # ## Objectives
@@ -15,6 +15,20 @@
 # - say what the theory of SharpBalance covers, and what it does not.
 #
 # You need: lesson 07. Matrices, eigenvalues and expectations should be familiar.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - One matrix, many directions: everything in this lesson is a mean over b of some power.
+# - "Diverges" and "is less diverse" are different questions (exercise 4).
+# - What does a linear model leave out? (Its curvature is the same everywhere.)
+# - A limit is an approximation: where do the simulations leave it?
+#
+# Time: 25 minutes to read; those without linear algebra skip the moments and the gap.
+#
+# Typical misunderstandings: rho of this lesson is set equal to rho of lesson 07; rho and rho0 are
+# mixed up; a negative factor is taken for a growing error; a proof for a linear model is taken for
+# one for networks.
 
 # %% tags=["parameters"]
 import os
@@ -250,6 +264,7 @@ print("phi(6, 0) =", round(theory.phi(6, 0, 20, 0.01, 0.25), 4))
 
 # %%
 my_guess = "a"
+lesson.guess("variance and sharpness, as rho grows", my_guess)
 
 # %% [markdown]
 # ## Theorem and simulation
@@ -354,12 +369,7 @@ add_simulation(figure, 1, "simulation")
 # %%
 falls, rises = at_most[10] < at_most[0], at_most[-1] > at_most[15]
 answer = "b" if falls and rises else "?"
-print(
-    "the answer is",
-    answer,
-    "- your guess",
-    "was right" if my_guess == answer else "was not",
-)
+lesson.compare("variance and sharpness, as rho grows", answer)
 
 # %% [markdown]
 # On such an axis everything fits. So we look closer, and divide by the closed form. There is
@@ -686,49 +696,136 @@ print(once.layout.title.text)
 # **1. A step of SAM** (easy, 5 minutes). Write one step of SAM, not normalised, for data
 # `A` and answers `y`.
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
 def my_sam_step(w, A, y, eta, rho):
     """The weights after one step."""
-    ...
+    # solution
+    ahead = w + rho * A.T @ (A @ w - y)
+    return w - eta * A.T @ (A @ ahead - y)
+    # end
 
 
-right = check.linear_sam_step(my_sam_step)
+check.linear_sam_step(my_sam_step)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>The gradient at <code>w</code> is <code>A.T @ (A @ w - y)</code>.</details>
-# <details><summary>Hint 2</summary>Compute it twice: at <code>w</code>, and at the weights ahead.</details>
-# <details><summary>Solution</summary><pre>ahead = w + rho * A.T @ (A @ w - y)
-# return w - eta * A.T @ (A @ ahead - y)</pre></details>
+# <details><summary>Hint 1: a nudge</summary>You need the gradient at two places. At which?</details>
+# <details><summary>Hint 2: an outline</summary>The gradient at <code>w</code>; the weights ahead, rho
+# times that gradient further; the gradient there; the step, from <code>w</code>.</details>
+# <details><summary>Hint 3: almost there</summary>The gradient at <code>w</code> is
+# <code>A.T @ (A @ w - y)</code>.</details>
 #
-# **2. Where does it diverge?** (medium, 10 minutes). From which $\rho$ on does the error
+# <!-- solution -->
+#
+# **2. The variance, direction by direction** (easy, 5 minutes). Given are the eigenvalues of $M$.
+# Return the variance of the learners' answers after $k$ steps, $\frac{\sigma^2}{d}
+# \operatorname{tr} B^{2k}$.
+
+
+# %% tags=["exercise"]
+def my_variance(eigenvalues, k, eta, rho, sigma2):
+    """Eigenvalues (d,) and the settings to a number; sigma2 is sigma squared."""
+    # solution
+    b = 1 - eta * eigenvalues - eta * rho * eigenvalues**2
+    return sigma2 * (b ** (2 * k)).mean()
+    # end
+
+
+check.learner_variance(my_variance)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>The trace of a matrix is the sum of its eigenvalues. Which
+# are those of the matrix power?</details>
+# <details><summary>Hint 2: an outline</summary>The factor b of each direction; its power; the mean
+# over directions; times sigma<sup>2</sup>.</details>
+# <details><summary>Hint 3: almost there</summary>
+# <code>b = 1 - eta * eigenvalues - eta * rho * eigenvalues**2</code></details>
+#
+# <!-- solution -->
+#
+# **3. Where does it diverge?** (medium, 10 minutes). From which $\rho$ on does the error
 # along the *largest* eigenvalue grow? Give a formula in $n/d$ and $\eta$.
 
 
-# %%
+# %% tags=["exercise"]
 def my_overshoot_rho(ratio, eta):
-    """The smallest rho with an error that grows."""
-    ...
+    """The smallest rho with an error that grows; ratio is n / d."""
+    # solution
+    top = (ratio**0.5 + 1) ** 2
+    return (2 - eta * top) / (eta * top**2)
+    # end
 
 
-right = check.overshoot_rho(my_overshoot_rho)
+check.overshoot_rho(my_overshoot_rho)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>The largest eigenvalue is <code>(ratio**0.5 + 1)**2</code>.</details>
-# <details><summary>Hint 2</summary>The error grows when eta l + eta rho l² > 2. Solve for rho.</details>
-# <details><summary>Solution</summary><pre>top = (ratio**0.5 + 1) ** 2
-# return (2 - eta * top) / (eta * top**2)</pre>At n/d = 20 and eta = 0.01 this is 0.19.</details>
+# <details><summary>Hint 1: a nudge</summary>Look at the table of s. From which s on does an error
+# grow?</details>
+# <details><summary>Hint 2: an outline</summary>Write down the largest eigenvalue l, put it into s, set
+# s to its limit, solve for rho.</details>
+# <details><summary>Hint 3: almost there</summary>l is <code>(ratio**0.5 + 1) ** 2</code>, and
+# eta l + eta rho l<sup>2</sup> = 2.</details>
 #
-# **3. Two thresholds** (harder, 5 minutes, no code). The variance is lowest near $\rho = 0.15$.
+# <!-- solution -->
+#
+# <details><summary>Why</summary>At n/d = 20 and eta = 0.01 this is 0.19. A larger learning rate
+# leaves less room for rho.</details>
+#
+# **4. Two thresholds** (medium, 4 minutes). The variance is lowest near $\rho = 0.15$.
 # Errors grow only from 0.19 on. Why does the variance rise before any error grows?
 #
-# <details><summary>Hint</summary>Look at the first figure. Which factors are far from 0 at 0.15?</details>
-# <details><summary>Answer</summary>The variance is a mean of b<sup>2k</sup>. It is small when all factors are near 0,
-# whatever their sign. At rho = 0.15 the flattest direction has b = 0.66 and the sharpest
-# b = -0.64. Beyond that, the sharpest direction gets worse faster than the flattest gets
-# better.</details>
+# - **a** The formula holds for $d \to \infty$ only; at $d = 150$ there is no such rise.
+# - **b** Along the sharpest direction the error grows already.
+# - **c** The sharpest directions have overshot. Their factors are negative and get farther from 0,
+#   faster than the flat directions' factors get nearer to it.
+# - **d** The radius $\rho_0$ of the measurement is too small.
+
+# %% tags=["exercise"]
+my_reason = "c"  # solution
+check.variance_rise(my_reason)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Look at the first figure. Which factors are far from 0 at
+# 0.15?</details>
+# <details><summary>Hint 2: an outline</summary>The variance is a mean of b<sup>2k</sup>: the sign of b
+# does not matter, its distance from 0 does. Follow both ends of the curve from rho 0.15 to
+# 0.24.</details>
+# <details><summary>Hint 3: almost there</summary>At rho = 0.15 the flattest direction has b = 0.66, the
+# sharpest b = -0.64.</details>
+#
+# <!-- solution -->
+#
+# **5. The best of both ends** (hard, 10 minutes). For many steps the factor that is farthest from 0
+# rules the variance. It is smallest where the flattest and the sharpest direction are equally far
+# from 0, on different sides: $b(\lambda_{\min}) = -b(\lambda_{\max})$. Give that $\rho$ as a
+# formula in $n/d$ and $\eta$.
+
+
+# %% tags=["exercise"]
+def my_best_rho(ratio, eta):
+    """The rho at which both ends are equally far from 0; ratio is n / d."""
+    # solution
+    low, high = (ratio**0.5 - 1) ** 2, (ratio**0.5 + 1) ** 2
+    return (2 - eta * (low + high)) / (eta * (low**2 + high**2))
+    # end
+
+
+check.balanced_rho(my_best_rho)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>You know both eigenvalues, and b of each. There is one
+# unknown left.</details>
+# <details><summary>Hint 2: an outline</summary>Write b(low) + b(high) = 0 out, sort by what has rho and
+# what has not, and solve.</details>
+# <details><summary>Hint 3: almost there</summary>
+# 2 - eta (low + high) - eta rho (low<sup>2</sup> + high<sup>2</sup>) = 0</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>At n/d = 20 and eta = 0.01 this is 0.1516, near where the variance
+# was lowest.</details>
 #
 # ## What we saw
 #
