@@ -4,10 +4,9 @@ import dataclasses
 import os
 from pathlib import Path
 
-import plotly.io as pio
 import torch
 
-from sbtutor import config, journal, results, train
+from sbtutor import config, journal, lab, results, train
 from sbtutor.config import Experiment
 
 
@@ -60,7 +59,7 @@ def start(lesson: str, preset: str, seed: int) -> Session:
     base = config.preset(preset)
     base = dataclasses.replace(base, train=dataclasses.replace(base.train, seed=seed))
     runs = Path(os.environ.get("SBTUTOR_RUNS", "../runs")) / "lessons" / preset / lesson
-    pio.renderers.default = "plotly_mimetype"
+    lab.set_up()
     device = "GPU" if torch.cuda.is_available() else "CPU"
     print(
         f"lesson {lesson} on {device}: preset {preset} ({base.data.name}, "

@@ -89,6 +89,7 @@ ORDER = [
     "widgets",
     "feedback",
     "check_batch",
+    "check_controls",
     "check_curvature",
     "check_curves",
     "check_ensembles",
