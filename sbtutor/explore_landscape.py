@@ -71,13 +71,16 @@ def load(name: Path | str = "results/planes") -> dict[tuple[str, str], Slice]:
     }
 
 
-def figure(shown: Slice, quantity: str, t: float) -> go.Figure:
+def figure(
+    shown: Slice, quantity: str, t: float, other: Slice | None = None
+) -> go.Figure:
     """The plane as a map with the path on it, and the profile along the path.
 
     Args:
         shown: a plane and its path.
         quantity: one of QUANTITIES; on the plane, disagreement is that with network 1.
         t: which point of the path is marked; the nearest is.
+        other: the other path between the same networks, drawn in grey.
     """
     at = min(range(len(shown.times)), key=lambda i: abs(shown.times[i] - t))
     here = {n: shown.values[f"path_{n}"][at] for n in QUANTITIES}
@@ -98,17 +101,19 @@ def figure(shown: Slice, quantity: str, t: float) -> go.Figure:
         f"{number(float(z.min()))} and {number(float(z.max()))}. One run."
     )
     traces = [(1, trace) for trace in _map(shown, quantity, at)]
+    if other is not None and quantity != "disagreement":
+        traces.append((2, _other(other, quantity)))
     traces += [(2, trace) for trace in _profile(shown, quantity, at)]
-    across = {"title": {"text": "distance in weights"}, "showgrid": False}
+    across = {"title": {"text": "distance in weights", "standoff": 5}}
     axes = {
-        "x1": across | {"constrain": "domain"},
+        "x1": across | {"constrain": "domain", "showgrid": False},
         "y1": {"showgrid": False, "scaleanchor": "x", "constrain": "domain"},
-        "x2": {"title": {"text": "t, along the path"}, "range": [-0.03, 1.03]},
-        "y2": {"rangemode": "tozero" if quantity == "disagreement" else "normal"},
+        "x2": {"title": {"text": "t", "standoff": 5}, "range": [-0.03, 1.03]},
+        "y2": {"title": {"text": UNITS[quantity], "standoff": 5}},
     }
-    headings = (f"plane: {UNITS[quantity]}", f"along the path: {UNITS[quantity]}")
-    size = {"width": 900, "height": 420, "margin": {"l": 50, "r": 20, "t": 80, "b": 50}}
-    legend = {"x": 1, "y": 1, "xanchor": "right"}
+    headings = (f"{quantity} on the plane", f"{quantity} along the path")
+    size = {"width": 900, "height": 430, "margin": {"l": 50, "r": 20, "t": 80, "b": 80}}
+    legend = {"orientation": "h", "x": 1, "y": -0.2, "xanchor": "right"}
     return panels(headings, traces, axes, title, alt, 0.16, legend=legend, **size)
 
 
@@ -133,6 +138,14 @@ def _map(shown: Slice, quantity: str, at: int) -> list[dict]:
         "hovertemplate": "%{z:.3f}<extra></extra>",
     }
     x, y = values["way"].T
+    straight = {
+        "x": [float(x[0]), float(x[-1])],
+        "y": [float(y[0]), float(y[-1])],
+        "mode": "lines",
+        "line": {"color": "white", "dash": "dot", "width": 1},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     way = {
         "x": _plain(x),
         "y": _plain(y),
@@ -157,14 +170,14 @@ def _map(shown: Slice, quantity: str, at: int) -> list[dict]:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    return [plane, way, ends, _mark(x[at], y[at])]
+    return [plane, straight, way, ends, _mark(x[at], y[at])]
 
 
 def _profile(shown: Slice, quantity: str, at: int) -> list[dict]:
     """The quantity along the path, and the same point of it."""
     values = np.atleast_2d(shown.values[f"path_{quantity}"].T)
     with_ends = [f"with network {i + 1}" for i in range(len(values))]
-    names = with_ends if len(values) > 1 else [quantity]
+    names = with_ends if len(values) > 1 else [shown.path]
     lines = [
         {
             "x": shown.times,
@@ -174,7 +187,6 @@ def _profile(shown: Slice, quantity: str, at: int) -> list[dict]:
             "line": {"color": COLOURS[i], "dash": DASHES[i]},
             "marker": {"color": COLOURS[i], "symbol": SHAPES[i], "size": 6},
             "name": name,
-            "showlegend": len(values) > 1,
         }
         for i, (name, row) in enumerate(zip(names, values, strict=True))
     ]
@@ -182,6 +194,12 @@ def _profile(shown: Slice, quantity: str, at: int) -> list[dict]:
     down = {"x": [shown.times[at]] * 2, "y": [float(values.min()), float(values.max())]}
     guide = {"mode": "lines", "line": {"color": GREY, "dash": "dot", "width": 1}}
     return [*lines, down | guide | {"showlegend": False, "hoverinfo": "skip"}, *marks]
+
+
+def _other(other: Slice, quantity: str) -> dict:
+    line = {"color": GREY, "dash": "dot", "width": 2}
+    y = _plain(other.values[f"path_{quantity}"])
+    return {"x": other.times, "y": y, "mode": "lines", "line": line, "name": other.path}
 
 
 def _mark(x: float, y: float) -> dict:
@@ -213,7 +231,8 @@ def landscape(name: Path | str = "results/planes") -> Explorer:
     t = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="t")
 
     def draw(networks: str, path: str, quantity: str, t: float) -> go.Figure:
-        return figure(slices[networks, path], quantity, t)
+        (other,) = (way for way in ways if way != path)
+        return figure(slices[networks, path], quantity, t, slices[networks, other])
 
     def go_to(place: float) -> None:
         t.value = place

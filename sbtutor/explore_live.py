@@ -7,15 +7,16 @@ from typing import Any
 
 import ipywidgets
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from sbtutor import data, explore, live
 from sbtutor.config import Experiment
 from sbtutor.describe import number
 from sbtutor.live import Epoch, Training
-from sbtutor.theme import COLOURS, DASHES, GREY, TEMPLATE
+from sbtutor.panels import panels
+from sbtutor.theme import COLOURS, DASHES, GREY
 
 METHODS = {"deep ensemble": "sgd", "SAM": "sam", "SharpBalance": "sharpbalance"}
+TITLES = ("training loss", "validation accuracy", "trade-off")
 APART = 0.4  # seconds between two drawings, at least
 
 
@@ -39,29 +40,22 @@ def figure(
         epochs: in all, for the axes.
         earlier: where earlier trials ended, in grey.
     """
-    titles = ("training loss", "validation accuracy", "trade-off")
-    drawn = make_subplots(1, 3, subplot_titles=titles, horizontal_spacing=0.09)
     done = [epoch.number for epoch in history]
-    _curves(drawn, 1, done, [e.loss for e in history], None)
+    losses = _curves(done, [e.loss for e in history], None)
     shares = [e.member_accuracy for e in history]
-    _curves(drawn, 2, done, shares, [e.accuracy for e in history])
-    _way(drawn, history, earlier)
-    for column, x in ((1, "epoch"), (2, "epoch"), (3, f"SAM rise at {live.RHO:g}")):
-        drawn.update_xaxes(title_text=x, row=1, col=column)
-    for column in (1, 2):
-        drawn.update_xaxes(range=[0.5, epochs + 0.5], row=1, col=column)
-    drawn.update_yaxes(title_text="DER", title_standoff=2, row=1, col=3)
-    drawn.update_annotations(font_size=13)
-    drawn.update_layout(
-        template=TEMPLATE,
-        title_text=name,
-        width=920,
-        height=360,
-        margin=dict(l=50, r=20, t=80, b=50),
-        showlegend=False,
-        meta={"alt": words(name, history, earlier)},
-    )
-    return drawn
+    accuracies = _curves(done, shares, [e.accuracy for e in history])
+    traces = [(1, trace) for trace in losses] + [(2, trace) for trace in accuracies]
+    traces += [(3, trace) for trace in _way(history, earlier)]
+    epoch = {"title": {"text": "epoch"}, "range": [0.5, epochs + 0.5]}
+    axes = {
+        "x1": epoch,
+        "x2": epoch,
+        "x3": {"title": {"text": f"SAM rise at {live.RHO:g} (sharper to the right)"}},
+        "y3": {"title": {"text": "DER", "standoff": 2}},
+    }
+    size = {"width": 920, "height": 360, "margin": {"l": 50, "r": 20, "t": 80, "b": 50}}
+    alt = words(name, history, earlier)
+    return panels(TITLES, traces, axes, name, alt, showlegend=False, **size)
 
 
 def words(name: str, history: Sequence[Epoch], earlier: Sequence[Point]) -> str:
@@ -85,63 +79,54 @@ def words(name: str, history: Sequence[Epoch], earlier: Sequence[Point]) -> str:
 
 
 def _curves(
-    drawn: go.Figure,
-    column: int,
     done: list[int],
     members: list[tuple[float, ...]],
     ensemble: list[float] | None,
-) -> None:
+) -> list[dict]:
     """Members thin, the ensemble thick; with one epoch there is only a mark."""
     mode = "lines+markers" if len(done) < 2 else "lines"
-    for m, values in enumerate(zip(*members, strict=True)):
-        drawn.add_scatter(
-            x=done,
-            y=[round(v, 4) for v in values],
-            mode=mode,
-            line=dict(width=1.2, color=COLOURS[m], dash=DASHES[m]),
-            name=f"member {m + 1}",
-            row=1,
-            col=column,
-        )
+    rows = [
+        (f"member {m + 1}", values, dict(width=1.2, color=COLOURS[m], dash=DASHES[m]))
+        for m, values in enumerate(zip(*members, strict=True))
+    ]
     if ensemble:
-        drawn.add_scatter(
-            x=done,
-            y=[round(v, 4) for v in ensemble],
-            mode=mode,
-            line=dict(width=3.5, color=COLOURS[-1]),
-            name="ensemble",
-            row=1,
-            col=column,
-        )
+        rows.append(("ensemble", ensemble, dict(width=3.5, color=COLOURS[-1])))
+    return [
+        dict(x=done, y=[round(v, 4) for v in values], mode=mode, line=line, name=name)
+        for name, values, line in rows
+    ]
 
 
-def _way(drawn: go.Figure, history: Sequence[Epoch], earlier: Sequence[Point]) -> None:
+def _way(history: Sequence[Epoch], earlier: Sequence[Point]) -> list[dict]:
     """The trade-off point's trail, a large mark at its end, earlier ends in grey."""
-    at = dict(row=1, col=3)
+    traces = []
     if earlier:
-        drawn.add_scatter(
-            x=[round(p.sam_rise, 5) for p in earlier],
-            y=[round(p.der, 4) for p in earlier],
-            text=[p.name for p in earlier],
-            mode="markers+text",
-            textposition="bottom center",
-            textfont=dict(size=10, color=GREY),
-            marker=dict(color=GREY, size=9, symbol="square"),
-            name="earlier",
-            **at,
+        traces.append(
+            dict(
+                x=[round(p.sam_rise, 5) for p in earlier],
+                y=[round(p.der, 4) for p in earlier],
+                text=[p.name for p in earlier],
+                mode="markers+text",
+                textposition="bottom center",
+                textfont=dict(size=10),
+                marker=dict(color=GREY, size=9, symbol="square"),
+                name="earlier",
+            )
         )
     if history:
         sizes = [4] * (len(history) - 1) + [15]
-        drawn.add_scatter(
-            x=[round(e.sam_rise, 5) for e in history],
-            y=[round(e.der, 4) for e in history],
-            text=[f"epoch {e.number}" for e in history],
-            mode="lines+markers",
-            line=dict(width=1, color=COLOURS[1]),
-            marker=dict(color=COLOURS[1], size=sizes, symbol="circle"),
-            name="now",
-            **at,
+        traces.append(
+            dict(
+                x=[round(e.sam_rise, 5) for e in history],
+                y=[round(e.der, 4) for e in history],
+                text=[f"epoch {e.number}" for e in history],
+                mode="lines+markers",
+                line=dict(width=1, color=COLOURS[1]),
+                marker=dict(color=COLOURS[1], size=sizes, symbol="circle"),
+                name="now",
+            )
         )
+    return traces
 
 
 class Trainer(ipywidgets.VBox):

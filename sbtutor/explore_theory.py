@@ -34,11 +34,11 @@ CURVES = (  # plot, line, what is across (None: rho), what is up
     (3, "SAM", "sam_upper", "sam_variance"),
     (3, "SharpBalance", "upper", "variance"),
 )
-LOG = {"type": "log", "exponentformat": "power"}
+LOG = {"type": "log", "tickformat": "~g", "nticks": 6, "tickfont": {"size": 11}}
 AXES = {
-    "x1": {"title": {"text": "rho"}},
-    "x2": {"title": {"text": "rho"}},
-    "x3": LOG | {"title": {"text": "sharpness (upper bound)"}},
+    "x1": {"title": {"text": "rho", "standoff": 5}},
+    "x2": {"title": {"text": "rho", "standoff": 5}},
+    "x3": LOG | {"title": {"text": "sharpness (upper bound)", "standoff": 5}},
     "y1": LOG,
     "y2": LOG,
     "y3": LOG | {"title": {"text": "variance", "standoff": 2}},
@@ -118,8 +118,8 @@ def figure(
         f"variance {number(here['variance'])}, sharpness at most "
         f"{number(here['upper'])} ({number(here['upper_code'])} by the published Q)."
     )
-    legend = {"orientation": "h", "y": -0.2, "x": 0.5, "xanchor": "center"}
-    size = {"width": 940, "height": 420, "margin": {"l": 55, "r": 20, "t": 80, "b": 50}}
+    legend = {"orientation": "h", "y": -0.25, "x": 0.5, "xanchor": "center"}
+    size = {"width": 940, "height": 420, "margin": {"l": 55, "r": 20, "t": 80, "b": 90}}
     lines = _edge(edge) if edge <= RADII[-1] else []
     return panels(PLOTS, traces, AXES, title, alt, legend=legend, shapes=lines, **size)
 

@@ -41,8 +41,10 @@ def panels(
         made[f"xaxis{number}"] = across | axes.get(f"x{i + 1}", {})
         made[f"yaxis{number}"] = {"anchor": f"x{number}"} | axes.get(f"y{i + 1}", {})
         at = {"x": left + width / 2, "y": 1, "xref": "paper", "yref": "paper"}
-        look = {"showarrow": False, "yanchor": "bottom", "font": {"size": 13}}
-        made["annotations"].append({"text": heading, **at, **look})
+        look = {"showarrow": False, "xanchor": "center", "yanchor": "bottom"}
+        made["annotations"].append(
+            {"text": heading, "font": {"size": 13}, **at, **look}
+        )
     placed = [
         {"type": "scatter", **trace}
         | ({} if i == 1 else {"xaxis": f"x{i}", "yaxis": f"y{i}"})

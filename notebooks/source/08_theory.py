@@ -628,67 +628,42 @@ print("phi(3, 0) at rho 0.25:", round(theory.phi(3, 0, RATIO, ETA, 0.25), 4))
 # %% [markdown]
 # ## Explore
 #
-# Move the sliders. Where does the SAM curve turn? When do blocks and SAM meet?
+# The closed forms of both theorems, live. Left and middle: variance and sharpness along
+# $\rho$. Right: one against the other. Stars mark your $\rho$. From the dotted line on SAM
+# overshoots: its error along the sharpest direction grows.
+#
+# - Move $\rho$ from 0 to 0.5 and watch the star on the right. Where does SAM turn back? Is that
+#   before the dotted line, or at it?
+# - Take few steps ($k = 1$), then many. What becomes of the turn, and of the loop on the right?
+# - Make $n/d$ small. Which way does the dotted line go, and why?
+# - Raise the probing radius $\rho_0$. From where on do the two bounds of SAM say different things?
+# - Set $S$ to 1. Which curves fall together?
 
 # %%
-import ipywidgets
-
 from sbtutor import widgets
 
-GRID = np.linspace(0, 0.5, 26)
-
-
-def both(k, ratio, eta, rho, blocks):
-    """Sharpness (upper bound) and variance of S blocks; one block is SAM."""
-    model = (k, ratio, eta, float(rho))
-    bound = theory.sharpbalance_sharpness_bound(*model, RHO0, W_NORM, blocks)
-    return bound, theory.sharpbalance_variance(*model, SIGMA2, blocks, 150, W_NORM)
-
-
-# %%
-def trade_off(eta: float, rho: float, k: int, ratio: float, blocks: int):
-    """SAM and its blocks for rho from 0 to 0.5, your rho marked."""
-    sam, split = (
-        np.array([both(k, ratio, eta, r, s) for r in GRID]).T for s in (1, blocks)
-    )
-    title = f"eta {eta:.3g}, k {k}, n/d {ratio:g}; stars at rho {rho:.2f}"
-    axes = ("sharpness (upper bound)", "variance")
-    figure = plots.lines(sam[0], {"SAM": sam[1]}, title, *axes)
-    figure.add_scatter(x=split[0], y=split[1], name=f"{blocks} blocks")
-    stars = np.array([both(k, ratio, eta, rho, s) for s in (1, blocks)]).T
-    mark = dict(symbol="star", size=14, color="#686868")
-    figure.add_scatter(x=stars[0], y=stars[1], mode="markers", marker=mark, name="rho")
-    return figure.update_xaxes(type="log").update_yaxes(type="log")
-
-
-# %%
-eta_slider = ipywidgets.FloatSlider(
-    0.01, min=0.001, max=0.02, step=0.001, readout_format=".3f"
-)
-rho_slider = ipywidgets.FloatSlider(0.1, min=0, max=0.5, step=0.01)
-k_slider = ipywidgets.IntSlider(3, min=1, max=8)
-ratio_slider = ipywidgets.FloatSlider(20, min=2, max=40, step=1)
-blocks_slider = ipywidgets.IntSlider(10, min=1, max=20)
-
-# %%
-controls = dict(eta=eta_slider, rho=rho_slider, k=k_slider)
-controls |= dict(ratio=ratio_slider, blocks=blocks_slider)
-widgets.explore(trade_off, **controls)
+box = widgets.theory()
+box
 
 # %% tags=["nbval-check-output"]
-rho_slider.value, blocks_slider.value = 0.25, 1
-figure = trade_off(**{name: slider.value for name, slider in controls.items()})
-sam, split, stars = figure.data
-assert np.allclose(sam.x, split.x), "one block is SAM"
-assert np.allclose(sam.y, split.y)
-print(figure.layout.title.text)
+box.controls["rho"].value, box.controls["blocks"].value = 0.25, 1
+values = {name: control.value for name, control in box.controls.items()}
+lines = {}
+for trace in box.draw(**values).data:
+    lines.setdefault(trace.name, []).append(trace)
+for sam, split in zip(lines["SAM"], lines["SharpBalance"]):
+    assert np.allclose(sam.y, split.y), "one block is SAM"
+print(box.draw(**values).layout.title.text)
 
 # %% tags=["nbval-check-output"]
-assert np.isclose(stars.y[0], theory.sam_variance(3, 20.0, 0.01, 0.25, 0.1))
-k_slider.value = 1
-once = trade_off(**{name: slider.value for name, slider in controls.items()})
-assert once.data[2].x[0] != stars.x[0], "the stars follow the sliders"
-print(once.layout.title.text)
+stars = lines["SAM, your rho"]  # in each of the three plots
+low, high = theory.sam_sharpness_bounds(3, 20.0, 0.01, 0.25, RHO0, W_NORM, "tight", 150)
+assert np.isclose(stars[0].y[0], theory.sam_variance(3, 20.0, 0.01, 0.25, SIGMA2))
+assert np.isclose(stars[1].y[0], high)
+assert low < high
+box.controls["k"].value = 1
+shown = box.figure.outputs[0]["data"]["application/vnd.plotly.v1+json"]
+print(shown["layout"]["title"]["text"])
 
 # %% [markdown]
 # ## Exercises
