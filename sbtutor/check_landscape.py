@@ -1,4 +1,4 @@
-"""Checks of lesson 02's exercises."""
+"""Checks of lesson 02's exercises on votes and samples; curves have their own file."""
 
 import math
 from collections.abc import Callable
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from sbtutor import diversity
-from sbtutor.feedback import as_tensor, of_generator, say
+from sbtutor.feedback import as_tensor, exercise, of_generator
 
 
-def disagreement_matrix(answer: Callable[[Tensor], Tensor]) -> bool:
+@exercise("02")
+def disagreement_matrix(answer: Callable[[Tensor], object]) -> str | None:
     """Lesson 02: logits (M, N, C) to the shares of differing votes (M, M)."""
     for members, samples, classes in ((4, 50, 3), (3, 20, 6)):
         generator = torch.Generator().manual_seed(0)
@@ -23,8 +24,8 @@ def disagreement_matrix(answer: Callable[[Tensor], Tensor]) -> bool:
         if problem is None and not torch.allclose(mine.to(right), right, atol=1e-5):
             problem = _matrix_problem(mine.to(right), right, logits)
         if problem is not None:
-            break
-    return say(problem)
+            return problem
+    return None
 
 
 def _matrix_problem(mine: Tensor, right: Tensor, logits: Tensor) -> str:
@@ -57,9 +58,10 @@ def _matrix_problem(mine: Tensor, right: Tensor, logits: Tensor) -> str:
     )
 
 
+@exercise("02")
 def weight_dropout(
-    answer: Callable[[Tensor, float, torch.Generator], Tensor],
-) -> bool:
+    answer: Callable[[Tensor, float, torch.Generator], object],
+) -> str | None:
     """Lesson 02: (center, rate p, generator) to center * b / (1 - p), b drawn anew.
 
     Any way to draw the mask b is right. So no certain mask is asked for; it matters
@@ -80,8 +82,8 @@ def weight_dropout(
             or of_generator(partial(answer, center, rate), "weights")
         )
         if problem is not None:
-            break
-    return say(problem)
+            return problem
+    return None
 
 
 def _mask_problem(mine: Tensor, center: Tensor, rate: float) -> str | None:

@@ -60,60 +60,116 @@ SOLUTIONS = [
     (check.weight_dropout, by_where),
 ]
 EXERCISES = [check.disagreement_matrix, check.weight_dropout]
+MISTAKES = [
+    (check.disagreement_matrix, lambda z: by_broadcast(z) * z.shape[1], "divide by N"),
+    (check.disagreement_matrix, lambda z: 1 - by_broadcast(z), "this is the agreement"),
+    (
+        check.disagreement_matrix,
+        lambda z: (z[:, None] != z).any(-1).float().mean(-1),
+        "compare votes",
+    ),
+    (check.disagreement_matrix, lambda z: by_broadcast(z).triu(), "only one triangle"),
+    (check.disagreement_matrix, lambda z: by_broadcast(z).tril(), "only one triangle"),
+    (
+        check.disagreement_matrix,
+        lambda z: by_broadcast(z) + torch.eye(len(z)),
+        "the diagonal should be 0",
+    ),
+    (
+        check.disagreement_matrix,
+        lambda z: (z[:, None] != z).float().mean((-1, -2)),
+        "compare votes",
+    ),
+    (check.disagreement_matrix, lambda z: by_broadcast(z.mT), "over the samples"),
+    (
+        check.disagreement_matrix,
+        lambda z: by_broadcast(z).mean(),
+        "the shape should be (4, 4)",
+    ),
+    (
+        check.disagreement_matrix,
+        lambda z: z.argmax(-1)[:, None] != z.argmax(-1),
+        "this is (4, 4, 50)",
+    ),
+    (check.disagreement_matrix, lambda z: by_broadcast(z).tolist(), "this is a list"),
+    (
+        check.disagreement_matrix,
+        lambda z: by_broadcast(z) / 2,
+        "the share of samples on which",
+    ),
+    (
+        check.disagreement_matrix,
+        lambda z: by_broadcast(z) * z.shape[1] / 50,
+        "for any number of",
+    ),
+    (
+        check.weight_dropout,
+        lambda w, p, g: w * mask(w, p, g),
+        "divide the kept weights by 1 - p",
+    ),
+    (
+        check.weight_dropout,
+        lambda w, p, g: w * mask(w, p, g) * (1 - p),
+        "you multiplied",
+    ),
+    (
+        check.weight_dropout,
+        lambda w, p, g: w * (1 - mask(w, p, g)) / (1 - p),
+        "not to keep it",
+    ),
+    (check.weight_dropout, lambda w, p, g: drop(w, 1 - p, g), "not to keep it"),
+    (check.weight_dropout, lambda w, p, g: w * mask(w, p, g) / p, "you divided by p"),
+    (
+        check.weight_dropout,
+        lambda w, p, g: drop(w, 0.2, g),
+        "with p = 0.6, a share of 0.2",
+    ),
+    (check.weight_dropout, lambda w, p, g: w / (1 - p), "all weights share one fate"),
+    (
+        check.weight_dropout,
+        lambda w, p, g: drop(w, 1.0, g).nan_to_num(),
+        "all weights share one fate",
+    ),
+    (
+        check.weight_dropout,
+        lambda w, p, g: w * mask(w[:1], p, g) / (1 - p),
+        "all weights share one fate",
+    ),
+    (check.weight_dropout, lambda w, p, g: w.clone(), "no weight is 0"),
+    (check.weight_dropout, lambda w, p, g: mask(w, p, g), "this is the mask"),
+    (check.weight_dropout, lambda w, p, g: mask(w, p, g) / (1 - p), "this is the mask"),
+    (
+        check.weight_dropout,
+        lambda w, p, g: w + torch.randn(len(w), generator=g),
+        "have other values",
+    ),
+    (
+        check.weight_dropout,
+        lambda w, p, g: 3 * w * mask(w, p, g),
+        "should be center / (1 - p)",
+    ),
+    (check.weight_dropout, in_place, "in place"),
+    (check.weight_dropout, unused_generator, "hand generator"),
+    (check.weight_dropout, seeded_inside, "gives the same weights"),
+    (check.weight_dropout, seeded_again, "gives the same weights"),
+    (
+        check.weight_dropout,
+        lambda w, p, g: drop(w, p, g)[:10],
+        "the shape should be (5000,)",
+    ),
+    (check.weight_dropout, lambda w, p, g: 0.5, "this is a float"),
+]
 
 
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (lambda z: by_broadcast(z) * z.shape[1], "divide by N"),
-        (lambda z: 1 - by_broadcast(z), "this is the agreement"),
-        (lambda z: (z[:, None] != z).any(-1).float().mean(-1), "compare votes"),
-        (lambda z: by_broadcast(z).triu(), "only one triangle"),
-        (lambda z: by_broadcast(z).tril(), "only one triangle"),
-        (lambda z: by_broadcast(z) + torch.eye(len(z)), "the diagonal should be 0"),
-        (lambda z: (z[:, None] != z).float().mean((-1, -2)), "compare votes"),
-        (lambda z: by_broadcast(z.mT), "over the samples"),
-        (lambda z: by_broadcast(z).mean(), "the shape should be (4, 4)"),
-        (lambda z: z.argmax(-1)[:, None] != z.argmax(-1), "this is (4, 4, 50)"),
-        (lambda z: by_broadcast(z).tolist(), "this is a list"),
-        (lambda z: by_broadcast(z) / 2, "the share of samples on which"),
-        (lambda z: by_broadcast(z) * z.shape[1] / 50, "for any number of"),
-    ],
-)
-def test_mistake_in_the_matrix_gets_its_message(mistake, message, capsys):
-    assert not check.disagreement_matrix(mistake)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert message in said
+@pytest.mark.parametrize(("exercise", "answer"), SOLUTIONS)
+def test_solution_passes(exercise, answer, capsys):
+    assert exercise(answer)
+    assert capsys.readouterr().out == "Right.\n"
 
 
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (lambda w, p, g: w * mask(w, p, g), "divide the kept weights by 1 - p"),
-        (lambda w, p, g: w * mask(w, p, g) * (1 - p), "you multiplied"),
-        (lambda w, p, g: w * (1 - mask(w, p, g)) / (1 - p), "not to keep it"),
-        (lambda w, p, g: drop(w, 1 - p, g), "not to keep it"),
-        (lambda w, p, g: w * mask(w, p, g) / p, "you divided by p"),
-        (lambda w, p, g: drop(w, 0.2, g), "with p = 0.6, a share of 0.2"),
-        (lambda w, p, g: w / (1 - p), "all weights share one fate"),
-        (lambda w, p, g: drop(w, 1.0, g).nan_to_num(), "all weights share one fate"),
-        (lambda w, p, g: w * mask(w[:1], p, g) / (1 - p), "all weights share one fate"),
-        (lambda w, p, g: w.clone(), "no weight is 0"),
-        (lambda w, p, g: mask(w, p, g), "this is the mask"),
-        (lambda w, p, g: mask(w, p, g) / (1 - p), "this is the mask"),
-        (lambda w, p, g: w + torch.randn(len(w), generator=g), "have other values"),
-        (lambda w, p, g: 3 * w * mask(w, p, g), "should be center / (1 - p)"),
-        (in_place, "in place"),
-        (unused_generator, "hand generator"),
-        (seeded_inside, "gives the same weights"),
-        (seeded_again, "gives the same weights"),
-        (lambda w, p, g: drop(w, p, g)[:10], "the shape should be (5000,)"),
-        (lambda w, p, g: 0.5, "this is a float"),
-    ],
-)
-def test_mistake_in_dropout_gets_its_message(mistake, message, capsys):
-    assert not check.weight_dropout(mistake)
+@pytest.mark.parametrize(("exercise", "mistake", "message"), MISTAKES)
+def test_mistake_gets_its_message(exercise, mistake, message, capsys):
+    assert not exercise(mistake)
     said = capsys.readouterr().out
     assert said.startswith("Not yet: ")
     assert message in said

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Why does random initialisation beat subspace sampling?
 #
-# **Minutes:** read 30, do 25, compute 2
+# **Minutes:** read 30, do 39, compute 2
 
 # %% [markdown]
 # ## Objectives
@@ -16,6 +16,20 @@
 # - say which of the paper's claims hold at this size, and which do not.
 #
 # You need: lessons 00 and 01.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - When are two points of weights the same function? (Exercise 5: always look at votes, too.)
+# - Why divide by the error? Two good networks *must* agree on most images (exercise 3).
+# - Where would you draw a sampler that needs no accuracy to be different?
+# - "One valley in loss, not one in function": what does the bent path prove, what not?
+#
+# Time: 30 minutes to read, of which a third goes to the plane of diversity and accuracy; do not
+# skip its two curves. Exercises 1 to 4 in class, 5 at home.
+#
+# Typical misunderstandings: a barrier on the straight line is taken for a proof of different
+# functions; the limit curves are taken for bounds; distances on the t-SNE map are read.
 
 # %% tags=["parameters"]
 import os
@@ -145,7 +159,7 @@ maps.heatmaps(pair, ["1", "2", "3"], title, f"every {step}th epoch, early ones f
 # unrelated vectors are nearly always almost orthogonal: for two vectors of $P$ independent
 # numbers of mean 0 the cosine is about $\pm 1/\sqrt P$. And weights are not functions. Put
 # the channels of a layer in another order, and those of the next layer to match. The
-# weights change, the votes do not (exercise 4). So the cosine shows that the runs ended at
+# weights change, the votes do not (exercise 5). So the cosine shows that the runs ended at
 # unrelated *points*. That they are different *functions* is shown by the votes alone.
 #
 # ## A plane through two optima
@@ -263,6 +277,7 @@ print(f"length of the optimum {optima[0].norm():.2f}, of the step 2.00")
 
 # %%
 my_guess = "dropout"  # or "optima", "random", "diagonal", "low rank", "swag"
+lesson.guess("whose votes differ most at equal accuracy", my_guess)
 
 # %% [markdown]
 # ## The diversity-accuracy plane
@@ -416,7 +431,7 @@ print("points paid:", ", ".join(f"{name} {value:.1f}" for name, value in paid.it
 # Who pays for height is lower at equal accuracy.
 cheapest = min(paid, key=paid.get)
 answer = "optima" if paid[cheapest] > 0 else cheapest
-print("your guess was", "right" if my_guess == answer else "different")
+lesson.compare("whose votes differ most at equal accuracy", answer)
 
 # %% [markdown]
 # One run says little: with another seed the samplers change places. And optimum 1 may be better
@@ -493,7 +508,7 @@ print(f"{at_home} of {len(home)} samples are nearest to their own optimum")
 # ## A path from one optimum to another
 #
 # On the straight line between two optima the network breaks down. (That alone does not prove
-# different functions: see exercise 4.) Garipov et al. (2018) and
+# different functions: see exercise 5.) Garipov et al. (2018) and
 # Draxler et al. (2018) found that a *bent* path need not. Take a Bézier curve from
 # optimum $w_1$ to optimum $w_2$ with one bend $\beta$,
 #
@@ -841,94 +856,162 @@ print("\n".join(claims["command"].unique()))
 # **1. The disagreement matrix** (easy, 5 minutes). From logits to the shares of differing
 # votes of all pairs. No loop is needed.
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
 def my_disagreement_matrix(logits):
     """Logits (M, N, C) to the matrix (M, M) of shares of differing votes."""
-    ...
+    # solution
+    votes = logits.argmax(-1)
+    return (votes[:, None] != votes).float().mean(-1)
+    # end
 
 
-right = check.disagreement_matrix(my_disagreement_matrix)
+check.disagreement_matrix(my_disagreement_matrix)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>First the votes, (M, N): the class of the largest
+# <details><summary>Hint 1: a nudge</summary>First the votes, (M, N): the class of the largest
 # logit.</details>
-# <details><summary>Hint 2</summary><code>votes[:, None]</code> has shape (M, 1, N). What is
-# the shape of <code>votes[:, None] != votes</code>? It holds True and False; for a mean it
-# needs <code>.float()</code>.</details>
-# <details><summary>Solution</summary><pre>votes = logits.argmax(-1)
-# return (votes[:, None] != votes).float().mean(-1)</pre></details>
+# <details><summary>Hint 2: an outline</summary><code>votes[:, None]</code> has shape (M, 1, N).
+# What is the shape of <code>votes[:, None] != votes</code>? Take its mean over the
+# images.</details>
+# <details><summary>Hint 3: almost there</summary>It is (M, M, N), and holds True and False. For a
+# mean it needs <code>.float()</code>; the images are the last axis.</details>
+#
+# <!-- solution -->
 #
 # **2. Dropout on weights** (medium, 10 minutes). Write the second sampler of the table. Draw
 # from `generator`, so that the same seed gives the same network.
 
 
-# %%
+# %% tags=["exercise"]
 def my_weight_dropout(center, rate, generator):
     """Each of P weights is 0 with probability rate, else divided by 1 - rate."""
-    ...
+    # solution
+    keep = torch.rand(len(center), generator=generator) >= rate
+    return center * keep / (1 - rate)
+    # end
 
 
-right = check.weight_dropout(my_weight_dropout)
-
-# %% [markdown]
-# <details><summary>Hint 1</summary><code>torch.rand(len(center), generator=generator)</code>
-# gives a number in [0, 1) for each weight. Which of them are below <code>rate</code>, and
-# how many?</details>
-# <details><summary>Hint 2</summary>The mean of b / (1 - p) must be 1.</details>
-# <details><summary>Solution</summary><pre>keep = torch.rand(len(center), generator=generator) >= rate
-# return center * keep / (1 - rate)</pre></details>
-#
-# **3. How high can it get?** (medium, 10 minutes, on paper). Two networks have the same
-# accuracy $a$. (a) Show that they differ on a share of at most $2(1 - a)$ of the images, so
-# that the height is at most 2. (b) How high is the upper curve at $a = a^* = 0.71$, the
-# paper's MediumCNN, with $C = 10$?
-
-# %%
-my_height = ...  # a number
-
-# %%
-upper, _ = landscape.limit_curves(0.71, 10, [0.71])
-done = my_height is not ... and abs(float(my_height) - float(upper[0])) < 0.005
-print("Right." if done else "Not yet.")
+check.weight_dropout(my_weight_dropout)
 
 # %% [markdown]
-# <details><summary>Hint</summary>(a) Where both are right they agree. (b) Write the formula
-# with a = a*, then divide by 1 - a.</details>
-# <details><summary>Solution</summary>(a) They differ only where at least one errs. That is
-# at most the share 1 - a for one and 1 - a for the other. They reach 2 if no image is wrong
-# in both (possible for a of 1/2 or more). (b) The first two terms give 2 a (1 - a), the
-# third (1 - a)^2 8/9. Divided by 1 - a: 2 * 0.71 + 0.29 * 8/9 = 1.678. Even independent
-# errors stay below 2: where both err on one image, two errors make at most one
-# difference.</details>
+# <details><summary>Hint 1: a nudge</summary>The mean of b / (1 - p) must be 1. Each weight has a
+# fate of its own.</details>
+# <details><summary>Hint 2: an outline</summary><code>torch.rand(len(center),
+# generator=generator)</code> gives a number in [0, 1) for each weight. Which of them are below
+# <code>rate</code>, and how many?</details>
+# <details><summary>Hint 3: almost there</summary>Keep a weight where its number is <code>&gt;=
+# rate</code>. True counts as 1 in a product. Divide by <code>1 - rate</code>.</details>
 #
-# **4. Same function, other weights** (medium, 10 minutes). Put the output channels of
-# `conv1` and of `conv2` in a random order, and the inputs of the next layer in the same one.
-# Show that no vote changes, and look at the weight cosine with the old network. Then walk
-# straight from the network to its twin, and look at the accuracy on the way.
+# <!-- solution -->
+#
+# **3. How much can two networks differ?** (medium, 5 minutes). Two networks have accuracies $a$ and
+# $b$ on the same images; there are three classes or more. On which share of the images do their
+# votes differ at least, and at most?
 
-# %%
-params = {name: p.detach().clone() for name, p in network.named_parameters()}
-# Reorder conv1's outputs and conv2's inputs; then conv2's outputs and conv3's inputs.
+
+# %% tags=["exercise"]
+def my_bounds(a, b):
+    """Two accuracies to the least and the most disagreement."""
+    # solution
+    return abs(a - b), min(1, 2 - a - b)
+    # end
+
+
+check.disagreement_bounds(my_bounds)
 
 # %% [markdown]
-# <details><summary>Hint</summary>A convolution's weight has the axes (outputs, inputs, height,
-# width), and its bias one number an output. <code>vector.flatten</code> of the package makes
-# a point of a dict of parameters.</details>
-# <details><summary>Solution</summary><pre>from sbtutor import vector
+# <details><summary>Hint 1: a nudge</summary>Where both are right they agree.</details>
+# <details><summary>Hint 2: an outline</summary>Least: let them err on the same images, as far as
+# this is possible, and in the same way. Most: let them err on different images.</details>
+# <details><summary>Hint 3: almost there</summary>Least: only one is right on a share |a - b|. Most:
+# the errors 1 - a and 1 - b add up. But no share is above 1.</details>
 #
-# for here, there in (("conv1", "conv2"), ("conv2", "conv3")):
-#     order = torch.randperm(len(params[here + ".bias"]))
-#     for name in (here + ".weight", here + ".bias"):
-#         params[name] = params[name][order]
-#     params[there + ".weight"] = params[there + ".weight"][:, order]
-# twins = torch.stack([optima[0], vector.flatten(params)])
-# print(landscape.weight_cosine(twins))
-# print(diversity.pairwise_disagreement(stack.logits_at(network, twins, few)))
-# print(accuracy(stack.logits_at(network, paths.line(*twins, 11), few)))</pre></details>
-# <details><summary>Answer</summary>The cosine falls far below 1 (not to 0, since the head's
+# <!-- solution -->
+#
+# <details><summary>Why</summary>For a = b the most is 2 (1 - a), if a is 1/2 or more. Divided by
+# the error 1 - a it is 2: no height can be above that. Good networks <em>must</em> agree on most
+# images; that is why we divide.</details>
+#
+# **4. The upper curve** (medium, 8 minutes). How high are independent errors? Derive the curve
+# from its story, without looking back.
+
+
+# %% tags=["exercise"]
+def my_upper_height(accuracy, reference, classes):
+    """a, a* and C to d_up(a) / (1 - a)."""
+    # solution
+    one = reference * (1 - accuracy) + accuracy * (1 - reference)
+    both = (1 - accuracy) * (1 - reference) * (classes - 2) / (classes - 1)
+    return (one + both) / (1 - accuracy)
+    # end
+
+
+check.upper_height(my_upper_height)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>In which cases do the two votes differ? There are
+# three.</details>
+# <details><summary>Hint 2: an outline</summary>Only the reference is right; only the network is
+# right; both err, in different ways. Errors are independent, so probabilities multiply.</details>
+# <details><summary>Hint 3: almost there</summary>The first is a* (1 - a). In the last, of C - 1
+# wrong classes C - 2 are not the reference's. Divide the sum by 1 - a.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>At a = a* = 0.71 with ten classes (the paper's MediumCNN) it is
+# 2 * 0.71 + 0.29 * 8/9 = 1.678. Even independent errors stay below 2: where both err on one image,
+# two errors make at most one difference.</details>
+#
+# **5. Same function, other weights** (medium, 10 minutes). Put the output channels of a convolution
+# in another order, and the inputs of the next one to match. A convolution's weight has the axes
+# (outputs, inputs, height, width), and its bias one number an output.
+
+
+# %% tags=["exercise"]
+def my_reordered(weight, bias, following, order):
+    """The three tensors, so that the new channel k is the old channel order[k]."""
+    # solution
+    return weight[order], bias[order], following[:, order]
+    # end
+
+
+right = check.reordered(my_reordered)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Which axis of which tensor belongs to these
+# channels?</details>
+# <details><summary>Hint 2: an outline</summary>The channels are the outputs of
+# <code>weight</code>, the entries of <code>bias</code>, and the inputs of <code>following</code>,
+# the next layer's weight.</details>
+# <details><summary>Hint 3: almost there</summary><code>weight[order]</code> reorders the first
+# axis; <code>[:, order]</code> reorders the second.</details>
+#
+# <!-- solution -->
+#
+# Once it is right, the next cell reorders two layers of our network, compares the twin with it, and
+# walks straight from one to the other.
+
+# %%
+if right:
+    from sbtutor import vector
+
+    params = {name: p.detach().clone() for name, p in network.named_parameters()}
+    for here, there in (("conv1", "conv2"), ("conv2", "conv3")):
+        names = (f"{here}.weight", f"{here}.bias", f"{there}.weight")
+        layers = [params[name] for name in names]
+        order = torch.randperm(len(layers[1]))
+        params.update(zip(names, my_reordered(*layers, order)))
+    twins = torch.stack([optima[0], vector.flatten(params)])
+    print("weight cosine", landscape.weight_cosine(twins)[0, 1])
+    seen_by = stack.logits_at(network, twins, few)
+    print("disagreement", diversity.pairwise_disagreement(seen_by)[0, 1])
+    print(accuracy(stack.logits_at(network, paths.line(*twins, 11), few)))
+
+# %% [markdown]
+# <details><summary>Why</summary>The cosine falls far below 1 (not to 0, since the head's
 # outputs keep their order), the disagreement is 0. Half-way the accuracy breaks down, though
 # both ends are one function. So neither orthogonal weights nor a barrier on the straight line
 # prove different functions.</details>
