@@ -748,32 +748,40 @@ print(js_table.round(3).to_string())
 #
 # ## Explore
 #
-# First the ensembles. On which data, and with which sampler, does a subspace ensemble gain
-# most? Does it still gain at four optima?
+# First planes and paths, computed beforehand for three networks of three kinds: a deep ensemble;
+# the same with SAM; and three that were fine-tuned from one checkpoint (lesson 05, five classes).
+# Discs are the networks. For the straight line the plane goes through all three. For the
+# curve it goes through the two ends and the bend, so that the whole curve lies in it. Losses
+# above $\ln C$, that of guessing among $C$ classes, have one colour. Move $t$, or click a point
+# of the path.
+#
+# - The straight line of the deep ensemble: how high does the loss rise? How many votes does
+#   the network in the middle still share with its ends?
+# - Now the curve. The loss stays low. But look at *disagreement*: how far are you from both
+#   ends half-way, and how far are the ends from each other?
+# - Is the barrier between the fine-tuned networks as high? Are they one basin?
+#
+# Each kind is one run, and each picture one plane of very many. So none of them shows that one
+# method's minima are wider; lesson 06 measures that, with intervals.
 
 # %%
-import ipywidgets
-
 from sbtutor import widgets
 
-controls = dict(
-    images=ipywidgets.Dropdown(options=list(shift["data"].unique())),
-    quantity=ipywidgets.Dropdown(options=["accuracy", "brier"]),
-    place=ipywidgets.Dropdown(options=list("012345"), description="severity"),
-    sampler=ipywidgets.Dropdown(options=["average", "trajectory", *subspace.SAMPLERS]),
-)
-widgets.explore(by_size, **controls)
+box = widgets.landscape("results/planes")
+box
 
 # %% tags=["nbval-check-output"]
-controls["sampler"].value, controls["place"].value = "swag", "5"
-figure = by_size(**{name: control.value for name, control in controls.items()})
-assert "swag" in [trace.name for trace in figure.data]
-print(figure.layout.title.text)
+for box.controls["path"].value in ("straight line", "curve"):
+    values = {name: control.value for name, control in box.controls.items()}
+    figure = box.draw(**values)
+    shown = box.figure.outputs[0]["data"]["application/vnd.plotly.v1+json"]
+    assert shown["layout"]["title"]["text"] == figure.layout.title.text
+    print(figure.layout.title.text)
 
 # %% [markdown]
-# Then the plane. Find for each sampler the strength at which it first loses a point. (1 is
-# the sampler's whole reach.) How high is it there? Does the order of the samplers stay when
-# you change `seed` at the top?
+# Then the plane of diversity and accuracy. Find for each sampler the strength at which it first
+# loses a point. (1 is the sampler's whole reach.) How high is it there? Does the order of the
+# samplers stay when you change `seed` at the top?
 
 
 # %%
@@ -785,9 +793,13 @@ def at_strength(sampler: str, strength: float):
     return maps.diversity_accuracy(pd.concat(parts), limits, title)
 
 
+# %%
+import ipywidgets
+
 sampler = ipywidgets.Dropdown(options=list(subspace.SAMPLERS))
 strength = ipywidgets.FloatSlider(value=0.1, min=0, max=1, step=0.05)
-widgets.explore(at_strength, sampler=sampler, strength=strength)
+few_strengths = {"strength": [0.05, 0.1, 0.2, 0.4, 0.8]}
+widgets.explore(at_strength, twin=few_strengths, sampler=sampler, strength=strength)
 
 # %% tags=["nbval-check-output"]
 before = at_strength(sampler.value, strength.value).data[-1].x
