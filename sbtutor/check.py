@@ -10,12 +10,14 @@ from sbtutor.check_batch import (
     ensemble_nll,
     log_uniform_mean,
 )
+from sbtutor.check_budget import largest_search, nll_gain, repeats, trainings
+from sbtutor.check_controls import height_above, missing_control, mixed_gradient
 from sbtutor.check_curvature import hutchinson, top_eigenvalue
 from sbtutor.check_curves import disagreement_bounds, reordered, upper_height
 from sbtutor.check_ensembles import ambiguity, brier_by_size, ensemble_probs, vote
-from sbtutor.check_hyper import log_uniform, next_member, trainings
+from sbtutor.check_hyper import log_uniform, next_member
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
-from sbtutor.check_masks import sam_masks
+from sbtutor.check_masks import random_masks, sam_masks, union_share
 from sbtutor.check_sam import sam_step, sam_update
 from sbtutor.check_sharpness import longest_step, rescaled, unmoved_weights
 from sbtutor.check_soup import soup
@@ -52,18 +54,25 @@ __all__ = [
     "disagreement_matrix",
     "ensemble_nll",
     "ensemble_probs",
+    "height_above",
     "hutchinson",
+    "largest_search",
     "learner_variance",
     "linear_sam_step",
     "log_uniform",
     "log_uniform_mean",
     "longest_step",
+    "missing_control",
+    "mixed_gradient",
     "next_member",
+    "nll_gain",
     "one_image",
     "one_more_run",
     "overshoot_rho",
     "points_gained",
+    "random_masks",
     "reordered",
+    "repeats",
     "rescaled",
     "sam_masks",
     "sam_step",
@@ -73,6 +82,7 @@ __all__ = [
     "star_cycle",
     "top_eigenvalue",
     "trainings",
+    "union_share",
     "unmoved_weights",
     "upper_height",
     "valley_trace",

@@ -89,6 +89,7 @@ ORDER = [
     "widgets",
     "feedback",
     "check_batch",
+    "check_budget",
     "check_controls",
     "check_curvature",
     "check_curves",
