@@ -230,6 +230,35 @@ assert title.startswith("der on test images")
 print(title)
 
 # %% [markdown]
+# **Train some yourself.** Press *Start*, and three small networks train while you watch. (Nothing
+# is trained before, and you may run other cells meanwhile.) Left: the training loss of each
+# member. Middle: accuracy on the validation images, of the members (thin) and the ensemble
+# (thick). Right: the trade-off point and the way it has come. *SAM rise* says how much
+# one step uphill raises the loss: a cheap measure of how sharp a minimum is.
+#
+# - Start a deep ensemble, then SAM. The first stays as a grey square. Where does SAM end?
+# - Choose a larger $\rho$. Does the point go on in the same direction? Does each run?
+# - Start one method again with other seeds. How far apart do its points end? That is how much
+#   one run proves.
+
+# %%
+brief = dict(members=3, epochs=8, milestones=[5], warmup_epochs=4, compile=False)
+trainer = widgets.trainer(lesson.vary(**brief))
+trainer
+
+# %% [markdown]
+# The next cell presses the buttons for you, for two epochs: start, and wait for the end.
+
+# %%
+brief |= dict(epochs=2, milestones=[1], warmup_epochs=1)
+short_one = widgets.trainer(lesson.vary(**brief))
+short_one.buttons["start"].click()
+assert short_one.training.join(timeout=600), "two epochs do not take ten minutes"
+assert short_one.training.status == "finished", short_one.training.error
+assert [epoch.number for epoch in short_one.training.history] == [1, 2]
+short_one.picture()
+
+# %% [markdown]
 # ## Exercises
 #
 # **1. One image** (easy, 3 minutes). Three members look at one image. These are their
