@@ -1,6 +1,5 @@
-"""Checks of lesson 03's exercises."""
+"""Checks of lesson 03's exercises on draws and choices; costs have their own file."""
 
-import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +9,13 @@ import torch
 from torch import Tensor
 
 from sbtutor import hyper
-from sbtutor.feedback import NOTHING, as_tensor, of_generator, say
+from sbtutor.feedback import NOTHING, as_tensor, exercise, of_generator
 
-Draw = Callable[[float, float, int, torch.Generator], Tensor]
+Draw = Callable[[float, float, int, torch.Generator], object]
 
 
-def log_uniform(answer: Draw) -> bool:
+@exercise("03")
+def log_uniform(answer: Draw) -> str | None:
     """Lesson 03: (low, high, count, generator) to log-uniform draws from [low, high].
 
     Any way to draw them is right. So no certain numbers are asked for, but where they
@@ -29,8 +29,8 @@ def log_uniform(answer: Draw) -> bool:
             or of_generator(partial(answer, 0.1, 10.0, 50), "draws")
         )
         if problem is not None:
-            break
-    return say(problem)
+            return problem
+    return None
 
 
 def _draws_problem(mine: Tensor, low: float, high: float) -> str | None:
@@ -124,22 +124,25 @@ def _cases() -> list[_Case]:
     return cases
 
 
-def next_member(answer: Callable[[Tensor, Tensor, list[int]], int]) -> bool:
+@exercise("03")
+def next_member(
+    answer: Callable[[Tensor, Tensor, list[int]], object],
+) -> str | None:
     """Lesson 03: (probs (P, N, C), labels, chosen so far) to the member to add."""
     cases, mine = _cases(), []
     for case in cases:
         found = answer(case.probs.clone(), case.labels.clone(), list(case.chosen))
         if found is None or found is Ellipsis:
-            return say(NOTHING)
+            return NOTHING
         if isinstance(found, Tensor) and found.dim() == 0:
             found = found.item()
         if not isinstance(found, int):
-            return say(
+            return (
                 f"return one index, an int; this is a {type(found).__name__} "
                 f"({str(found)[:40]})."
             )
         mine.append(found)
-    return say(_next_problem(cases, mine))
+    return _next_problem(cases, mine)
 
 
 def _next_problem(cases: list[_Case], mine: list[int]) -> str | None:
@@ -153,39 +156,4 @@ def _next_problem(cases: list[_Case], mine: list[int]) -> str | None:
     return (
         f"with {case.chosen or 'nothing'} chosen so far, member {case.right} gives the "
         f"least NLL of the mean; you chose {m}."
-    )
-
-
-def trainings(answer: Callable[[int, int, int], int]) -> bool:
-    """Lesson 03: (kappa, K, U) to the trainings of a hyper-deep ensemble."""
-    problem = None
-    for kappa, size, unique in itertools.product((50, 24), (5, 4), (3, 2)):
-        problem = _trainings_problem(answer(kappa, size, unique), kappa, size, unique)
-        if problem is not None:
-            break
-    return say(problem)
-
-
-def _trainings_problem(mine: object, kappa: int, size: int, unique: int) -> str | None:
-    if mine is None or mine is Ellipsis:
-        return NOTHING
-    right = kappa + unique * (size - 1)
-    all_anew = "the first network of each setting is in the pool already"
-    only_chosen = "only the U different settings are trained again, not K"
-    wrong = {
-        f"{all_anew}.": kappa + unique * size,
-        f"{only_chosen}.": kappa + size * (size - 1),
-        f"{only_chosen}; and {all_anew}.": kappa + size**2,
-        "the networks of the search count, too.": right - kappa,
-        "this is the whole search from K first weights; only the U chosen settings are "
-        "trained again.": kappa * size,
-    }
-    for text, value in wrong.items():
-        if mine == value:
-            return text
-    if mine == right:
-        return None
-    return (
-        f"for kappa = {kappa}, K = {size} and U = {unique} it should be {right}; this "
-        f"is {mine}."
     )

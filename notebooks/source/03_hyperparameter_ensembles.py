@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Does mixing hyperparameters add diversity?
 #
-# **Minutes:** read 25, do 30, compute 2
+# **Minutes:** read 25, do 39, compute 2
 
 # %% [markdown]
 # ## Objectives
@@ -16,6 +16,20 @@
 # - say which of the paper's claims hold at this size, and which do not.
 #
 # You need: lessons 00 and 01.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - Why does a good ensemble not consist of the best networks? (The example of A, B and C.)
+# - What is lucky on validation images, and how can one tell? (The gap grows with the pool.)
+# - 70 trainings against 5: what would be a fair comparison?
+# - Votes hardly tell the kinds of difference apart, and the NLL does. What does a vote throw away?
+#
+# Time: 25 minutes to read; the search takes a minute or two at preset class, so start it first.
+# Exercises 3 to 5 are short and good for talking; 2 and 6 want a keyboard.
+#
+# Typical misunderstandings: a log-uniform draw is taken for the exponential of one in [low, high];
+# the validation NLL of what was chosen is taken for its quality; a repeat is taken for a waste.
 
 # %% tags=["parameters"]
 import os
@@ -498,6 +512,8 @@ for name, ensembles in groups.items():
 # %%
 my_order = ["hyper-deep", "fixed-init", "deep"]
 same_by_accuracy = True
+lesson.guess("order by NLL, the best first", my_order)
+lesson.guess("the same order by accuracy", same_by_accuracy)
 
 # %% [markdown]
 # ## Eight searches, and four
@@ -547,8 +563,8 @@ by_nll, by_points = (
     means.loc["mlp"].loc[list(made)].sort_values(k, ascending=k == "nll").index
     for k in ("nll", "points")
 )
-right = [*by_nll] == my_order and ([*by_points] == my_order) == same_by_accuracy
-print("MLP: your guess was", "right" if right else "different")
+lesson.compare("order by NLL, the best first", [*by_nll])
+lesson.compare("the same order by accuracy", [*by_points] == [*by_nll])
 
 # %% [markdown]
 # All methods share a search: the same seed, the same pool. So we compare *within* each search,
@@ -738,98 +754,164 @@ print(figure.layout.title.text)
 # %% [markdown]
 # ## Exercises
 #
-# **1. A log-uniform draw** (easy, 5 minutes, warm-up). Write it without looking back. Draw from
+# **1. A log-uniform draw** (easy, 5 minutes). Write it without looking back. Draw from
 # `generator`, so that the same seed gives the same numbers.
 
-# %%
+# %% tags=["exercise"]
+import math
+
 from sbtutor import check
 
 
 def my_log_uniform(low, high, count, generator):
     """`count` numbers, log-uniform on [low, high], as a tensor."""
-    ...
+    # solution
+    u = torch.rand(count, generator=generator)
+    logs = math.log(low) + u * (math.log(high) - math.log(low))
+    return logs.exp()
+    # end
 
 
-right = check.log_uniform(my_log_uniform)
+check.log_uniform(my_log_uniform)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary><code>torch.rand(count, generator=generator)</code> gives u,
-# uniform on [0, 1).</details>
-# <details><summary>Hint 2</summary>low and high are plain numbers: <code>math.log(low)</code>.
-# The last step undoes the logarithm.</details>
-# <details><summary>Solution</summary><pre>import math
+# <details><summary>Hint 1: a nudge</summary>What is uniform is the logarithm. Between which two
+# numbers does it lie?</details>
+# <details><summary>Hint 2: an outline</summary><code>torch.rand(count, generator=generator)</code>
+# gives u, uniform on [0, 1). Stretch it to the range of the logarithms; then undo the
+# logarithm.</details>
+# <details><summary>Hint 3: almost there</summary>low and high are plain numbers:
+# <code>math.log(low)</code>. At u = 0 the logarithm is log(low), at u = 1 it is log(high). The last
+# step is <code>.exp()</code>.</details>
 #
-# u = torch.rand(count, generator=generator)
-# logs = math.log(low) + u * (math.log(high) - math.log(low))
-# return logs.exp()</pre></details>
+# <!-- solution -->
 #
 # **2. The next choice** (medium, 10 minutes). Some networks are chosen already, perhaps some of
-# them more than once. Which one comes next?
+# them more than once, perhaps none. Which one does greedy selection add next?
 
 
-# %%
+# %% tags=["exercise"]
 def my_next_member(probs, labels, chosen):
     """Probs (P, N, C), labels (N,), a list of indices to the index to add."""
-    ...
+    # solution
+    true = probs[:, torch.arange(len(labels)), labels]
+    means = (true[chosen].sum(0) + true) / (len(chosen) + 1)
+    return int((-means.log().mean(1)).argmin())
+    # end
 
 
-right = check.next_member(my_next_member)
+check.next_member(my_next_member)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>All that the NLL needs is the probability of the true class:
-# <code>probs[:, torch.arange(len(labels)), labels]</code>, of shape (P, N).</details>
-# <details><summary>Hint 2</summary>With t chosen, the mean with network j is (sum of the t rows +
-# row j) / (t + 1). First this mean, then the logarithm.</details>
-# <details><summary>Solution</summary><pre>true = probs[:, torch.arange(len(labels)), labels]
-# means = (true[chosen].sum(0) + true) / (len(chosen) + 1)
-# return int((-means.log().mean(1)).argmin())</pre></details>
+# <details><summary>Hint 1: a nudge</summary>All that the NLL needs is the probability of the true
+# class: <code>probs[:, torch.arange(len(labels)), labels]</code>, of shape (P, N).</details>
+# <details><summary>Hint 2: an outline</summary>For each network j: the mean of those chosen and j;
+# its logarithm; the mean over images, with a minus. Then the j of the least.</details>
+# <details><summary>Hint 3: almost there</summary>With t chosen, the mean with network j is
+# (<code>true[chosen].sum(0)</code> + row j) / (t + 1). All rows at once:
+# <code>true[chosen].sum(0) + true</code>.</details>
 #
-# **3. What does it cost?** (easy, 5 minutes). (a) How many networks are trained for a hyper-deep
-# ensemble, from the search to its end? (b) You can afford 40 trainings, and want $K = 4$. How
-# large may the search be, if $U = K$?
+# <!-- solution -->
+#
+# **3. What does it cost?** (easy, 5 minutes). How many networks are trained for a hyper-deep
+# ensemble, from the search to its end?
 
 
-# %%
+# %% tags=["exercise"]
 def my_trainings(kappa, K, U):
     """The number of trainings: kappa searched, K members, U different settings."""
-    ...
+    # solution
+    return kappa + U * (K - 1)
+    # end
 
 
-right = check.trainings(my_trainings)
-
-# %%
-my_kappa = ...  # a number
-print("Right." if my_kappa == hyper.search_size(40, 4) else "Not yet.")
+check.trainings(my_trainings)
 
 # %% [markdown]
-# <details><summary>Hint</summary>Each of the U settings is trained from K sets of first weights.
-# One of these networks is in the pool already.</details>
-# <details><summary>Solution</summary><pre>return kappa + U * (K - 1)</pre>(b) 40 - 4 * 3 =
-# 28.</details>
+# <details><summary>Hint 1: a nudge</summary>Networks that exist are not trained again.</details>
+# <details><summary>Hint 2: an outline</summary>First the search. Then each of the U settings is
+# trained from K sets of first weights, and one of these networks is in the pool already.</details>
+# <details><summary>Hint 3: almost there</summary>The search takes <code>kappa</code>; each of the U
+# settings takes <code>K - 1</code> more.</details>
 #
-# **4. Twice the same** (medium, 5 minutes, think). How can it help to add a network a second
-# time? Nothing new comes in. And why can the *first* choice never be repeated in step 2?
+# <!-- solution -->
 #
-# <details><summary>Hint</summary>What are the weights before, and after?</details>
-# <details><summary>Answer</summary>The mean of A and C has weights 1/2 and 1/2. Adding A again
-# makes them 2/3 and 1/3. So repeats are a way to give a good network more say than a poor, but
-# different one. In step 2 only A has been chosen: the mean of A and A is A, and its NLL is not
-# less than before. (If no other network helps either, selection stops.)</details>
-#
-# **5. Your own space** (open, 15 minutes). Does it matter what is searched? Let only one kind of
-# hyperparameter vary, as in `Space(l2=(0.001, 100), dropout=(0.01, 0.0101),
-# label_smoothing=(1e-5, 1.01e-5))`. First predict: will the votes of two networks differ more or
-# less? Then search 8 networks, and compare their mean disagreement
-# (`diversity.disagreement(pool.test.logits)`) with that of the first 8 of our pool
-# (`pool.take(range(8))`). How accurate are both?
+# **4. A budget** (easy, 3 minutes). You can afford 40 trainings, and want a hyper-deep ensemble of
+# $K = 4$. How large may the search be, if all chosen settings differ ($U = K$)?
 
-# %%
-my_space = ...  # Space(...)
+# %% tags=["exercise"]
+my_kappa = 28  # solution
+check.largest_search(my_kappa)
 
 # %% [markdown]
-# <details><summary>Hint</summary><pre>mine = hyper.search(
-#     experiment, 8, lesson.runs / "pool", my_space, seed, jobs
-# )</pre></details>
+# <details><summary>Hint 1: a nudge</summary>What do steps 3 and 4 take? The rest is for the
+# search.</details>
+# <details><summary>Hint 2: an outline</summary>Set your answer to exercise 3 equal to 40, with K = U
+# = 4, and solve it for kappa.</details>
+# <details><summary>Hint 3: almost there</summary>40 = kappa + 4 * 3.</details>
+#
+# <!-- solution -->
+#
+# **5. Twice the same** (easy, 5 minutes). A and C have been chosen. Now A is added again. Which
+# weights have A and C in the mean? And can the *first* choice be repeated at once, in the second
+# step, when nothing else has been chosen yet?
+
+# %% tags=["exercise"]
+my_weights = (2 / 3, 1 / 3)  # solution
+my_at_once = False  # solution
+check.repeats(my_weights, my_at_once)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>How often was each added, and how many additions are
+# there?</details>
+# <details><summary>Hint 2: an outline</summary>The weight is c / t. For the second question: what
+# is the mean of A and A, and does its NLL fall?</details>
+# <details><summary>Hint 3: almost there</summary>t is 3. Write the two weights in brackets, A's
+# first; then True or False.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>Nothing new comes in with A, but the weights change from 1/2 and
+# 1/2 to 2/3 and 1/3. So repeats are a way to give a good network more say than a poor, but
+# different one. In the second step the mean of A and A is A, and its NLL is not less than before.
+# (If no other network helps either, selection stops.)</details>
+#
+# **6. What the mean gains** (medium, 10 minutes). The lesson's answer was found with one number:
+# the average member's NLL, less the NLL of the mean. Write it.
+
+
+# %% tags=["exercise"]
+def my_nll_gain(logits, labels):
+    """Logits (M, N, C) and labels (N,) to the gain in nats."""
+    # solution
+    true = logits.softmax(-1)[:, torch.arange(len(labels)), labels]  # (M, N)
+    members, ensemble = -true.log().mean(), -true.mean(0).log().mean()
+    return members - ensemble
+    # end
+
+
+check.nll_gain(my_nll_gain)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Both are means of logarithms. What differs is whether
+# the mean over members is taken before the logarithm or after it.</details>
+# <details><summary>Hint 2: an outline</summary>Probabilities of the true class, (M, N), as in
+# exercise 2. Members: log, then the mean over everything. Ensemble: mean over members, log, mean
+# over images.</details>
+# <details><summary>Hint 3: almost there</summary><code>-true.log().mean()</code> is the members'
+# mean NLL, <code>-true.mean(0).log().mean()</code> the ensemble's. Which is
+# subtracted?</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Go on: your own space</summary>Does it matter what is searched? Let only the L2
+# strengths vary, and search eight networks. Guess first: will they gain more or less than the first
+# eight of our pool? How accurate are both?<pre>only_l2 = dict(dropout=(0.01, 0.0101), label_smoothing=(1e-5, 1.01e-5))
+# my_space = Space(l2=(0.001, 100), **only_l2)
+# mine = hyper.search(experiment, 8, lesson.runs / "pool", my_space, seed, jobs)
+# for few in (mine, pool.take(range(8))):
+#     print(my_nll_gain(few.test.logits, few.test.labels))
+#     print(metrics.accuracy(few.test.logits.softmax(-1).mean(0), few.test.labels))</pre></details>
 #
 # ## What we saw
 #
