@@ -8,7 +8,21 @@
       name(plot, layout.meta?.alt ?? layout.title?.text ?? "figure");
       // An img would hide its tool bar's buttons.
       plot.setAttribute("role", "figure");
+      listen(plot);
     }
+  };
+  // A point that is clicked goes to the kernel through its explorer's hidden field.
+  const listen = (plot) => {
+    if (plot.sbtutorHears || !plot.on) return;
+    plot.sbtutorHears = true;
+    plot.on("plotly_click", ({ points }) => {
+      const point = points.find((p) => p.customdata !== undefined)?.customdata;
+      const explorer = plot.closest(".sbtutor-explorer");
+      const field = explorer?.querySelector(".sbtutor-clicks input");
+      if (point === undefined || !field) return;
+      field.value = JSON.stringify({ point, at: Date.now() });
+      field.dispatchEvent(new Event("change", { bubbles: true }));
+    });
   };
   const controls = () => {
     for (const box of document.querySelectorAll(".jupyter-widgets")) {
@@ -30,6 +44,16 @@
     for (const button of document.querySelectorAll("button.jupyter-button"))
       if (!button.textContent.trim()) name(button, button.title || "button");
   };
+  // Plain keys belong to the control that has the focus; else JupyterLab takes them
+  // for its own, and "x" in a list of choices cuts the cell.
+  const keys = (event) => {
+    const { target, ctrlKey, metaKey, altKey, shiftKey } = event;
+    if (!target.closest?.(".jp-OutputArea .jupyter-widgets")) return;
+    const plain = !(ctrlKey || metaKey || altKey || shiftKey);
+    target.toggleAttribute("data-lm-suppress-shortcuts", plain);
+  };
+  window.removeEventListener("keydown", window.sbtutorKeys, true);
+  window.addEventListener("keydown", (window.sbtutorKeys = keys), true);
   let waiting;
   const soon = () => {
     waiting ??= setTimeout(() => {
