@@ -19,8 +19,8 @@ def missing_control(answer: object) -> str | None:
         {
             "a": "the deep ensemble says how much diversity SAM has cost, not whether "
             "it matters which samples are left without SAM.",
-            "b": "that would trade more diversity for flatness; which samples have "
-            "SAM would still not be asked.",
+            "b": "a smaller rho gives more diversity and less flatness, too; which "
+            "samples have SAM would still not be asked.",
             "c": None,
             "d": "more seeds make the same difference more certain, but the other "
             "reason for it, less SAM, stays.",

@@ -169,7 +169,7 @@ MISTAKES = [
     (check.random_masks, together, "shuffled by one permutation"),
     (check.random_masks, lambda masks, g: masks.sum(1), "the shape should be (3, 40)"),
     (check.missing_control, "a", "how much diversity SAM has cost"),
-    (check.missing_control, "b", "more diversity for flatness"),
+    (check.missing_control, "b", "a smaller rho gives"),
     (check.missing_control, "d", "more seeds make"),
     (check.missing_control, "random", "choose one of a, b, c, d"),
     (check.height_above, lambda *a: -height(*a), "the sign is wrong"),

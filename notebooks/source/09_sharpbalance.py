@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Can an ensemble be flat and diverse at once?
 #
-# **Minutes:** read 30, do 25, compute 4
+# **Minutes:** read 30, do 51, compute 4
 
 # %% [markdown]
 # ## Objectives
@@ -16,6 +16,20 @@
 # - judge the claim from paired differences over fresh seeds.
 #
 # You need: lessons 00 and 07.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - What does a control hold equal? Go through `random`, `shared` and `flattest` one by one.
+# - "At equal rho" and "at equal sharpness" are different comparisons.
+# - Shown on one data set, contradicted on the other: what may be said in one sentence?
+# - Two rows are tests, the rest is description. Why does that matter with 114 intervals?
+#
+# Time: 30 minutes to read, most of it in the tables; the live runs take some minutes. Exercises 1 to
+# 3 belong to the argument, 4 to 6 to the method.
+#
+# Typical misunderstandings: a member gets its *own* sharpest samples; the controls have to be worse
+# in accuracy to count; "not shown" is read as "shown not to be".
 
 # %% tags=["parameters"]
 import os
@@ -122,7 +136,8 @@ print(f"s = {score:.4g}")
 # What will the sharpest images look like: typical of their class, or odd?
 
 # %%
-my_guess = "odd"  # or "typical"
+my_guess = "typical"  # or "odd"
+lesson.guess("the sharpest images look", my_guess)
 
 # %%
 rank = scores.argsort(1).argsort(1).float().mean(0)  # mean over members
@@ -141,10 +156,26 @@ plots.gallery(
 
 # %% [markdown]
 # The captions are the labels. Many flat images look typical to us (one easy class may fill
-# the gallery), many sharp ones odd or like another class. Judge for yourself.
+# the gallery), many sharp ones odd or like another class. Judge for yourself. What can be
+# counted is how many of them the ensemble answers wrongly, though it was trained on them:
 
 # %%
-print("you expected the sharp ones to look", my_guess)
+from sbtutor.predict import predict
+
+
+def wrong(which):
+    """How many of these training images the ensemble answers wrongly."""
+    whole = splits.train
+    few = data.Split(whole.images[which], whole.labels[which], whole.classes)
+    seen = predict(run.members, few)
+    votes = seen.logits.softmax(-1).mean(0).argmax(-1)
+    return int((votes.cpu() != few.labels).sum())
+
+
+found = (
+    f"{wrong(sharpest)} of 16 are answered wrongly, {wrong(flattest)} of the flattest"
+)
+lesson.compare("the sharpest images look", found)
 
 # %% [markdown]
 # Do the members agree on what is sharp? Here are the correlations of their ranks:
@@ -579,45 +610,168 @@ print(figure.layout.title.text)
 # %% [markdown]
 # ## Exercises
 #
-# **1. The split** (medium, 10 minutes). Write the paper's rule for any number of members,
-# without looking back.
+# **1. The size of the union** (easy, 5 minutes). Each of $M$ members nominates the share $k$ of the
+# samples, independently of the others. On what share of the samples does a member use SAM?
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
-def my_sam_masks(scores, k):
-    """Scores (M, N) and k to True where a member uses SAM, (M, N)."""
-    ...
+def my_union_share(members, k):
+    """The share of samples that at least one of the other members nominates."""
+    # solution
+    return 1 - (1 - k) ** (members - 1)
+    # end
 
 
-right = check.sam_masks(my_sam_masks)
+check.union_share(my_union_share)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>First mark each member's own sharpest
-# <code>int(k * N)</code> samples.</details>
-# <details><summary>Hint 2</summary>Then, for member i, join the marks of all others with
-# <code>any(0)</code>.</details>
-# <details><summary>Solution</summary><pre>count = int(k * scores.shape[1])
-# nobody = torch.zeros_like(scores, dtype=torch.bool)
-# top = nobody.scatter(1, scores.topk(count, dim=1).indices, True)
-# others = [[j for j in range(len(top)) if j != i] for i in range(len(top))]
-# return torch.stack([top[rest].any(0) for rest in others])</pre></details>
+# <details><summary>Hint 1: a nudge</summary>It is easier to say which samples a member does
+# <em>not</em> train with SAM.</details>
+# <details><summary>Hint 2: an outline</summary>With which probability does one other member leave a
+# sample out? With which do all others?</details>
+# <details><summary>Hint 3: almost there</summary>All others leave it out with probability
+# (1 - k)<sup>M - 1</sup>.</details>
 #
-# **2. The size of the union** (easy, 5 minutes). Five members, $k = 0.2$, independent
-# ranks. On what share of the samples does a member use SAM?
+# <!-- solution -->
 #
-# <details><summary>Answer</summary>Four others each leave a sample out with probability
-# 0.8, so the share is 1 - 0.8<sup>4</sup> = 59 %.</details>
+# <details><summary>Why</summary>Five members and k = 0.2 give 59 %. Real members agree in part, so
+# the union is smaller.</details>
 #
-# **3. An unfair comparison** (medium, 10 minutes). Somebody compares SharpBalance at
-# $\rho = 0.2$ with SAM at $\rho = 0.2$, finds more diversity, and stops. Name the control
-# that is missing, and what it would have to show.
+# **2. The missing control** (easy, 5 minutes). Somebody compares SharpBalance at $\rho = 0.2$ with
+# SAM at $\rho = 0.2$, finds more diversity, and concludes that *choosing the sharp samples* makes
+# members diverse. Which comparison would tell?
 #
-# <details><summary>Answer</summary>Two things. First sharpness: fewer samples with SAM gives
-# more diversity and less flatness anyway, so look at both, or at the height above SAM's line.
-# Then controls of the same size, <code>random</code> and <code>shared</code>: the choice gets
-# credit only if SharpBalance lies higher than both.</details>
+# - **a** with the deep ensemble
+# - **b** with SAM at a smaller $\rho$
+# - **c** with random sets of the same size, one for each member, and one for all
+# - **d** the same one, with eight more seeds
+
+# %% tags=["exercise"]
+my_control = "c"  # solution
+check.missing_control(my_control)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Two things differ between the methods: how many samples
+# have SAM, and which ones.</details>
+# <details><summary>Hint 2: an outline</summary>Look for the comparison in which only one of the two
+# differs: the one that the conclusion is about.</details>
+# <details><summary>Hint 3: almost there</summary>The number must be equal. What is the choice that
+# means nothing?</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>Fewer samples with SAM gives more diversity and less flatness
+# anyway. So look at both together, or at the height above SAM's line, and give the choice credit
+# only if it lies higher than <code>random</code> and <code>shared</code>.</details>
+#
+# **3. Above the line** (medium, 8 minutes). `line_x` and `line_y` are the points of SAM's line, from
+# flat to sharp. How far above it does the point (x, y) lie? Outside the points the line goes on
+# horizontally.
+
+# %% tags=["exercise"]
+import numpy as np
+
+
+def my_height(x, y, line_x, line_y):
+    """y less the line at x; positive if more diverse than SAM at equal sharpness."""
+    # solution
+    return y - np.interp(x, line_x, line_y)
+    # end
+
+
+check.height_above(my_height)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>What is the line's y at this x?</details>
+# <details><summary>Hint 2: an outline</summary>Interpolate between the two neighbours of x, then
+# subtract. NumPy has a function that does the first.</details>
+# <details><summary>Hint 3: almost there</summary><code>np.interp(x, line_x, line_y)</code></details>
+#
+# <!-- solution -->
+#
+# **4. The split** (medium, 10 minutes). Write the paper's rule for any number of members,
+# without looking back.
+
+
+# %% tags=["exercise"]
+def my_sam_masks(scores, k):
+    """Scores (M, N) and k to True where a member uses SAM, (M, N)."""
+    # solution
+    count = int(k * scores.shape[1])
+    nobody = torch.zeros_like(scores, dtype=torch.bool)
+    top = nobody.scatter(1, scores.topk(count, dim=1).indices, True)
+    others = [[j for j in range(len(top)) if j != i] for i in range(len(top))]
+    return torch.stack([top[rest].any(0) for rest in others])
+    # end
+
+
+check.sam_masks(my_sam_masks)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Two stages: who nominates what, and who gets
+# what.</details>
+# <details><summary>Hint 2: an outline</summary>First mark each member's own sharpest
+# <code>int(k * N)</code> samples. Then, for member i, join the marks of all others.</details>
+# <details><summary>Hint 3: almost there</summary><code>scores.topk(count, dim=1).indices</code> says
+# which to mark, <code>scatter(1, indices, True)</code> marks them,
+# <code>top[rest].any(0)</code> joins the rows in the list <code>rest</code>.</details>
+#
+# <!-- solution -->
+#
+# **5. A random control** (medium, 10 minutes). Draw random masks in which each member has exactly as
+# many samples with SAM as in `masks`. Members draw on their own, all from `generator`.
+
+
+# %% tags=["exercise"]
+def my_random_masks(masks, generator):
+    """Masks (M, N) to random ones with the same number of True in each row."""
+    # solution
+    samples = masks.shape[1]
+    orders = [torch.randperm(samples, generator=generator) for _ in masks]
+    return torch.stack([row[order] for row, order in zip(masks, orders)])
+    # end
+
+
+check.random_masks(my_random_masks)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Shuffling a row keeps its number of True.</details>
+# <details><summary>Hint 2: an outline</summary>For each member draw a permutation, put the row in that
+# order, and stack the rows.</details>
+# <details><summary>Hint 3: almost there</summary>
+# <code>torch.randperm(samples, generator=generator)</code>, once for each row.</details>
+#
+# <!-- solution -->
+#
+# **6. The mixed step** (hard, 12 minutes). `grad_n` and `grad_s` are functions: for any weights they
+# give the gradient of the mean loss over the SGD part, and over the SAM part, of a batch. Return
+# SharpBalance's gradient at `w`. `r` is the share of SAM.
+
+
+# %% tags=["exercise"]
+def my_mixed_gradient(w, grad_n, grad_s, r, rho):
+    """The direction against which the weights step, as one vector like w."""
+    # solution
+    uphill = grad_s(w)
+    above = w + rho * uphill / uphill.norm()
+    return (1 - r) * grad_n(w) + r * grad_s(above)
+    # end
+
+
+check.mixed_gradient(my_mixed_gradient)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Three gradients are needed. At which weights, and of which
+# part?</details>
+# <details><summary>Hint 2: an outline</summary>The SAM part's gradient at w gives the perturbed
+# weights. There the SAM part's gradient is taken again. The SGD part's is taken at w.</details>
+# <details><summary>Hint 3: almost there</summary>The formula of "The mixed step", line by line:
+# <code>above = w + rho * uphill / uphill.norm()</code>. Do not use
+# <code>+=</code> on w.</details>
+#
+# <!-- solution -->
 #
 # ## What we saw
 #
