@@ -12,7 +12,8 @@ from sbtutor import describe, theme
 
 SCRIPT = Path(__file__).with_name("assets") / "lab.js"
 DARK = 'body[data-jp-theme-light="false"]'
-WORDS = (
+STYLE = (  # and no button may send a figure, or a learner, to plotly's site
+    ".js-plotly-plot :is(.modebar-btn--logo,[data-title^=Share]){display:none}"
     ".sbtutor-words{margin:0 0 1em 1em;max-width:60em;overflow-x:auto}"
     ".sbtutor-words summary{cursor:pointer}"
 )
@@ -37,7 +38,7 @@ def page() -> str:
 
     The style goes to the page's head, so it outlives the output that brought it.
     """
-    style = json.dumps(theme.stylesheet(DARK) + WORDS).replace("</", "<\\/")
+    style = json.dumps(theme.stylesheet(DARK) + STYLE).replace("</", "<\\/")
     script = SCRIPT.read_text(encoding="utf-8").replace("= STYLE;", f"= {style};")
     return f'<script data-sbtutor="page">{script}</script>'
 

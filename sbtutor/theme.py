@@ -57,20 +57,9 @@ TEMPLATE = go.layout.Template(  # plotly's own would add 7 kB to every figure
 )
 
 # The words around the data; those in the cells of a heatmap suit their cells.
-_WORDS = (
-    ".gtitle",
-    ".xtitle",
-    ".ytitle",
-    ".xtick text",
-    ".ytick text",
-    ".legendtext",
-    ".legendtitletext",
-    ".annotation-text",
-    ".colorbar text",
-    ".textpoint text",
-)
-_LINES = (".xgrid", ".ygrid", ".zl")
-_SIDES = (".xlines-above", ".ylines-above", ".xlines-below", ".ylines-below", ".ticks")
+_WORDS = tuple(f".{layer} text" for layer in ("infolayer", "textpoint", "menulayer"))
+_LAYERS = tuple(f".{a}axislayer-{side}" for a in "xy" for side in ("above", "below"))
+_SIDES = tuple(f".{a}lines-{side}" for a in "xy" for side in ("above", "below"))
 
 
 def look(i: int) -> dict:
@@ -124,9 +113,9 @@ def stylesheet(where: str, paper: str = DARK_PAPER) -> str:
     rules = [
         rule([".main-svg:first-of-type"], f"background:{paper}"),
         rule([".main-svg .bg"], f"fill:{paper}"),
-        rule(_WORDS, f"fill:{DARK_INK}"),
-        rule(_LINES, f"stroke:{DARK_GRID}"),
-        rule(_SIDES, f"stroke:{AXIS}"),
+        rule([*_WORDS, *(f"{layer} text" for layer in _LAYERS)], f"fill:{DARK_INK}"),
+        rule([".gridlayer path", ".zerolinelayer path"], f"stroke:{DARK_GRID}"),
+        rule([*_SIDES, *(f"{layer} path" for layer in _LAYERS)], f"stroke:{AXIS}"),
         rule([".modebar-group"], "background:transparent"),
         rule([".modebar-btn .icon path"], f"fill:{DARK_INK}"),
     ]

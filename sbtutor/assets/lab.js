@@ -25,35 +25,25 @@
     });
   };
   const controls = () => {
-    for (const box of document.querySelectorAll(".jupyter-widgets")) {
-      const label = box.querySelector(":scope > .widget-label")?.textContent.trim();
+    for (const label of document.querySelectorAll("label.widget-label")) {
+      const box = label.parentElement, text = label.textContent.trim();
       const readout = box.querySelector(":scope > .widget-readout");
-      for (const handle of box.querySelectorAll(":scope .noUi-handle")) {
-        name(handle, label);
+      for (const handle of box.querySelectorAll(":scope > * .noUi-handle")) {
+        name(handle, text);
         const said = readout?.textContent;
         if (said && handle.getAttribute("aria-valuetext") !== said)
           handle.setAttribute("aria-valuetext", said);
       }
       if (readout?.isContentEditable) {
         readout.setAttribute("role", "textbox");
-        name(readout, label && label + ", typed");
+        name(readout, text && text + ", typed");
       }
       for (const field of box.querySelectorAll(":scope > :is(input, select, textarea)"))
-        if (!field.labels?.length) name(field, label ?? field.placeholder);
+        if (!field.labels?.length) name(field, text);
     }
     for (const button of document.querySelectorAll("button.jupyter-button"))
       if (!button.textContent.trim()) name(button, button.title || "button");
   };
-  // Plain keys belong to the control that has the focus; else JupyterLab takes them
-  // for its own, and "x" in a list of choices cuts the cell.
-  const keys = (event) => {
-    const { target, ctrlKey, metaKey, altKey, shiftKey } = event;
-    if (!target.closest?.(".jp-OutputArea .jupyter-widgets")) return;
-    const plain = !(ctrlKey || metaKey || altKey || shiftKey);
-    target.toggleAttribute("data-lm-suppress-shortcuts", plain);
-  };
-  window.removeEventListener("keydown", window.sbtutorKeys, true);
-  window.addEventListener("keydown", (window.sbtutorKeys = keys), true);
   let waiting;
   const soon = () => {
     waiting ??= setTimeout(() => {
