@@ -44,6 +44,16 @@
     for (const button of document.querySelectorAll("button.jupyter-button"))
       if (!button.textContent.trim()) name(button, button.title || "button");
   };
+  // Plain keys belong to the control that has the focus; else JupyterLab takes them
+  // for its own, and "x" in a list of choices cuts the cell.
+  const keys = (event) => {
+    const { target, ctrlKey, metaKey, altKey, shiftKey } = event;
+    if (!target.closest?.(".jp-OutputArea .jupyter-widgets")) return;
+    const plain = !(ctrlKey || metaKey || altKey || shiftKey);
+    target.toggleAttribute("data-lm-suppress-shortcuts", plain);
+  };
+  window.removeEventListener("keydown", window.sbtutorKeys, true);
+  window.addEventListener("keydown", (window.sbtutorKeys = keys), true);
   let waiting;
   const soon = () => {
     waiting ??= setTimeout(() => {
