@@ -15,6 +15,7 @@ from sbtutor.check_controls import height_above, missing_control, mixed_gradient
 from sbtutor.check_curvature import hutchinson, top_eigenvalue
 from sbtutor.check_curves import disagreement_bounds, reordered, upper_height
 from sbtutor.check_ensembles import ambiguity, brier_by_size, ensemble_probs, vote
+from sbtutor.check_factors import factor_gradient, twins
 from sbtutor.check_hyper import log_uniform, next_member
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
 from sbtutor.check_masks import random_masks, sam_masks, union_share
@@ -54,6 +55,7 @@ __all__ = [
     "disagreement_matrix",
     "ensemble_nll",
     "ensemble_probs",
+    "factor_gradient",
     "height_above",
     "hutchinson",
     "largest_search",
@@ -82,6 +84,7 @@ __all__ = [
     "star_cycle",
     "top_eigenvalue",
     "trainings",
+    "twins",
     "union_share",
     "unmoved_weights",
     "upper_height",

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from sbtutor import loguniform, metrics
-from sbtutor.feedback import NOTHING, as_tensor, say
+from sbtutor.feedback import as_tensor, exercise, of_numbers
 
 
+@exercise("04")
 def batch_linear(
-    answer: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor],
-) -> bool:
+    answer: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], object],
+) -> str | None:
     """Lesson 04: (x, weight, r, s, bias) to a batch-linear layer's output.
 
     x (M B, I) member-major, weight (O, I), r (M, I), s (M, O), bias (M, O).
@@ -32,8 +33,8 @@ def batch_linear(
         if problem is None and not torch.allclose(mine.to(right), right, atol=1e-6):
             problem = _linear_problem(mine.to(right), *given)
         if problem is not None:
-            break
-    return say(problem)
+            return problem
+    return None
 
 
 def _by_member(x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor) -> Tensor:
@@ -75,7 +76,8 @@ def _linear_problem(
     return "output o of member k should be s_ko sum_i W_oi r_ki x_i + b_ko."
 
 
-def log_uniform_mean(answer: Callable[[Tensor, Tensor], Tensor]) -> bool:
+@exercise("04")
+def log_uniform_mean(answer: Callable[[Tensor, Tensor], object]) -> str | None:
     """Lesson 04: bounds a and b to the mean of the log-uniform distribution."""
     low = torch.tensor([0.1, 1.0, 1e-3], dtype=torch.float64)
     high = torch.tensor([100.0, 5.0, 0.9], dtype=torch.float64)
@@ -99,71 +101,67 @@ def log_uniform_mean(answer: Callable[[Tensor, Tensor], Tensor]) -> bool:
         known = (t for t, v in wrong.items() if torch.allclose(mine.to(right), v))
         asked = "integrate lambda times its density, 1 / (lambda log(b / a)), from a to"
         problem = next(known, f"{asked} b.")
-    return say(problem)
+    return problem
 
 
-def ensemble_nll(answer: Callable[[Tensor, Tensor], Tensor]) -> bool:
+@exercise("04")
+def ensemble_nll(answer: Callable[[Tensor, Tensor], object]) -> str | None:
     """Lesson 04: logits (M, N, C) and labels (N,) to the loss of the mean."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(3, 20, 4, generator=generator, dtype=torch.float64)
-    labels = torch.randint(4, (20,), generator=generator)
-    probs = logits.softmax(-1)
-    right = metrics.nll(probs.mean(0), labels)
-    mine = answer(logits.clone(), labels.clone())
-    problem = as_tensor(mine, right, "a single number")
-    one = probs[:, torch.arange(20), labels]  # (M, N), of the truth
-    of_logits = metrics.nll(logits.mean(0).softmax(-1), labels)
+
+    def right(logits: Tensor, labels: Tensor) -> Tensor:
+        return metrics.nll(logits.softmax(-1).mean(0), labels)
+
+    def one(logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.softmax(-1)[:, torch.arange(len(labels)), labels]  # (M, N)
+
     wrong = {
         "this is the mean of the members' losses; average probabilities before the "
-        "log.": -one.log().mean(),
-        "average probabilities, not logits.": of_logits,
-        "a loss needs a minus sign.": -right,
-        "this is the sum over images; take the mean.": 20 * right,
-        "the members' probabilities are added; divide by M.": -one.sum(0).log().mean(),
+        "log.": lambda z, y: -one(z, y).log().mean(),
+        "average probabilities, not logits.": lambda z, y: metrics.nll(
+            z.mean(0).softmax(-1), y
+        ),
+        "a loss needs a minus sign.": lambda z, y: -right(z, y),
+        "this is the sum over images; take the mean.": lambda z, y: (
+            len(y) * right(z, y)
+        ),
+        "the members' probabilities are added; divide by M.": lambda z, y: (
+            -one(z, y).sum(0).log().mean()
+        ),
         "take the log of each image's probability, then the mean over images.": (
-            -one.mean().log()
+            lambda z, y: -one(z, y).mean().log()
         ),
-        "the log is missing.": -one.mean(),
+        "the log is missing.": lambda z, y: -one(z, y).mean(),
     }
-    if problem is None and not torch.allclose(mine.to(right), right, atol=1e-6):
-        known = (t for t, v in wrong.items() if torch.allclose(mine.to(right), v))
-        problem = next(known, "-log of the members' mean probability of the truth.")
-    return say(problem)
+    small = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [3.0, 0.0]]])
+    generator = torch.Generator().manual_seed(0)
+    more = 2 * torch.randn(3, 20, 4, generator=generator)
+    labels = torch.randint(4, (20,), generator=generator)
+    cases = (small, torch.tensor([0, 1])), (more, labels)
+    return of_numbers(answer, cases, "the loss", right, wrong)
 
 
-def batch_parameters(answer: Callable[[int, int, int], int]) -> bool:
+@exercise("04")
+def batch_parameters(answer: Callable[[int, int, int], object]) -> str | None:
     """Lesson 04: (inputs I, outputs O, members M) to a batch-linear layer's numbers."""
-    problem = None
-    for inputs, outputs, members in ((128, 10, 3), (4, 7, 5)):
-        mine = answer(inputs, outputs, members)
-        problem = NOTHING if mine is None or mine is ... else None
-        if problem is None and mine != inputs * outputs + members * (
-            inputs + 2 * outputs
-        ):
-            problem = _count_problem(mine, inputs, outputs, members)
-        if problem is not None:
-            break
-    return say(problem)
 
+    def right(inputs: int, outputs: int, members: int) -> int:
+        return inputs * outputs + members * (inputs + 2 * outputs)
 
-def _count_problem(mine: object, inputs: int, outputs: int, members: int) -> str:
-    matrix, pair = inputs * outputs, inputs + outputs
     wrong = {
-        "the biases are missing, O numbers a member.": matrix + members * pair,
+        "the biases are missing, O numbers a member.": lambda i, o, m: (
+            right(i, o, m) - m * o
+        ),
         "each member has a bias of its own; you counted one for all.": (
-            matrix + members * pair + outputs
+            lambda i, o, m: right(i, o, m) - m * o + o
         ),
-        "this is a deep ensemble; here W is shared.": members * (matrix + outputs),
-        "r and s are missing, I + O numbers a member.": matrix + members * outputs,
+        "this is a deep ensemble; here W is shared.": lambda i, o, m: m * (i * o + o),
+        "r and s are missing, I + O numbers a member.": lambda i, o, m: i * o + m * o,
         "each member has r and s of its own; you counted one pair.": (
-            matrix + pair + members * outputs
+            lambda i, o, m: i * o + i + o + m * o
         ),
-        "W is counted once for each member; it is shared.": (
-            members * (matrix + pair + outputs)
+        "W is counted once for each member; it is shared.": lambda i, o, m: (
+            right(i, o, m) + (m - 1) * i * o
         ),
     }
-    known = (text for text, value in wrong.items() if value == mine)
-    given = f"I = {inputs}, O = {outputs} and M = {members}"
-    return next(
-        known, f"{mine} for {given}: count W once, and r, s and b for each member."
-    )
+    cases = (128, 10, 3), (4, 7, 5)
+    return of_numbers(answer, cases, "how many numbers there are", right, wrong)

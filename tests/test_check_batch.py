@@ -84,6 +84,7 @@ SOLUTIONS = [
     (check.log_uniform_mean, lambda a, b: (b - a) / (b / a).log()),
     (check.log_uniform_mean, lambda a, b: loguniform.mean(a.log(), b.log())),
     (check.ensemble_nll, loss),
+    (check.ensemble_nll, lambda z, y: float(loss(z, y))),
     (
         check.ensemble_nll,
         lambda z, y: nn.functional.nll_loss(z.softmax(-1).mean(0).log(), y),
@@ -96,6 +97,129 @@ EXERCISES = [
     check.ensemble_nll,
     check.batch_parameters,
 ]
+MISTAKES = [
+    (check.batch_linear, image_major, "repeat_interleave"),
+    (check.batch_linear, without_s, "s is missing"),
+    (check.batch_linear, without_r, "r is missing"),
+    (check.batch_linear, without_bias, "the bias is missing"),
+    (check.batch_linear, scaled_bias, "s scales the bias too"),
+    (check.batch_linear, one_bias, "member 0's bias"),
+    (check.batch_linear, swapped, "r and s are swapped"),
+    (check.batch_linear, untransposed, "transpose the weight"),
+    (
+        check.batch_linear,
+        lambda *given: 2 * linear(*given),
+        "s_ko sum_i W_oi r_ki x_i + b_ko",
+    ),
+    (
+        check.batch_linear,
+        lambda *given: linear(*given)[:3],
+        "the shape should be (12, 4)",
+    ),
+    (check.batch_linear, lambda *given: linear(*given).tolist(), "this is a list"),
+    (check.log_uniform_mean, lambda a, b: (a + b) / 2, "this is the midpoint"),
+    (check.log_uniform_mean, lambda a, b: (a * b).sqrt(), "this is the median"),
+    (
+        check.log_uniform_mean,
+        lambda a, b: (a.log() + b.log()) / 2,
+        "the mean of log lambda",
+    ),
+    (check.log_uniform_mean, lambda a, b: (b - a) / (b / a).log10(), "not log10"),
+    (
+        check.log_uniform_mean,
+        lambda a, b: ((b - a) / (b / a).log()).log(),
+        "leave the last log out",
+    ),
+    (check.log_uniform_mean, lambda a, b: (b - a) / (a / b).log(), "the sign is wrong"),
+    (check.log_uniform_mean, lambda a, b: b - a, "integrate lambda times its density"),
+    (
+        check.log_uniform_mean,
+        lambda a, b: ((b - a) / (b / a).log()).mean(),
+        "the shape should be (3,)",
+    ),
+    (check.log_uniform_mean, lambda a, b: 14.46, "this is a float"),
+    (
+        check.ensemble_nll,
+        lambda z, y: -probabilities(z, y).log().mean(),
+        "mean of the members' losses",
+    ),
+    (
+        check.ensemble_nll,
+        lambda z, y: nn.functional.cross_entropy(z.mean(0), y),
+        "not logits",
+    ),
+    (check.ensemble_nll, lambda z, y: -loss(z, y), "needs a minus sign"),
+    (check.ensemble_nll, lambda z, y: loss(z, y) * len(y), "the sum over images"),
+    (
+        check.ensemble_nll,
+        lambda z, y: -probabilities(z, y).sum(0).log().mean(),
+        "divide by M",
+    ),
+    (
+        check.ensemble_nll,
+        lambda z, y: -probabilities(z, y).mean().log(),
+        "each image's probability",
+    ),
+    (
+        check.ensemble_nll,
+        lambda z, y: -probabilities(z, y).mean(),
+        "the log is missing",
+    ),
+    (check.ensemble_nll, lambda z, y: 2 * loss(z, y), "it should be "),
+    (
+        check.ensemble_nll,
+        lambda z, y: -probabilities(z, y).mean(0).log(),
+        "this is a Tensor",
+    ),
+    (check.ensemble_nll, lambda z, y: str(float(loss(z, y))), "this is a str"),
+    (
+        check.batch_parameters,
+        lambda i, o, m: i * o + m * (i + o),
+        "the biases are missing",
+    ),
+    (
+        check.batch_parameters,
+        lambda i, o, m: i * o + m * (i + o) + o,
+        "you counted one for all",
+    ),
+    (
+        check.batch_parameters,
+        lambda i, o, m: m * (i * o + o),
+        "this is a deep ensemble",
+    ),
+    (check.batch_parameters, lambda i, o, m: i * o + m * o, "r and s are missing"),
+    (
+        check.batch_parameters,
+        lambda i, o, m: i * o + i + o + m * o,
+        "you counted one pair",
+    ),
+    (check.batch_parameters, lambda i, o, m: m * (i * o + i + 2 * o), "it is shared"),
+    (
+        check.batch_parameters,
+        lambda i, o, m: i + o + m,
+        "it should be 1724; this is 141",
+    ),
+    (check.batch_parameters, lambda i, o, m: "many", "this is a str"),
+    (
+        check.batch_parameters,
+        lambda i, o, m: 1724,
+        "for inputs = 4, outputs = 7, members = 5 it should be",
+    ),
+]
+
+
+@pytest.mark.parametrize(("exercise", "answer"), SOLUTIONS)
+def test_solution_passes(exercise, answer, capsys):
+    assert exercise(answer)
+    assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize(("exercise", "mistake", "message"), MISTAKES)
+def test_mistake_gets_its_message(exercise, mistake, message, capsys):
+    assert not exercise(mistake)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ")
+    assert message in said
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "members"), [(128, 10, 3), (5, 4, 1)])
@@ -103,85 +227,3 @@ def test_the_count_that_is_asked_for_is_that_of_the_layer(inputs, outputs, membe
     whole = batch_ensemble.convert(nn.Linear(inputs, outputs), members)
     numbers = sum(p.numel() for p in whole.parameters())
     assert count(inputs, outputs, members) == numbers
-
-
-def rejected(exercise, mistake, message, capsys):
-    assert not exercise(mistake)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert message in said
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (image_major, "repeat_interleave"),
-        (without_s, "s is missing"),
-        (without_r, "r is missing"),
-        (without_bias, "the bias is missing"),
-        (scaled_bias, "s scales the bias too"),
-        (one_bias, "member 0's bias"),
-        (swapped, "r and s are swapped"),
-        (untransposed, "transpose the weight"),
-        (lambda *given: 2 * linear(*given), "s_ko sum_i W_oi r_ki x_i + b_ko"),
-        (lambda *given: linear(*given)[:3], "the shape should be (12, 4)"),
-        (lambda *given: linear(*given).tolist(), "this is a list"),
-    ],
-)
-def test_mistake_in_the_layer_gets_its_message(mistake, message, capsys):
-    rejected(check.batch_linear, mistake, message, capsys)
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (lambda a, b: (a + b) / 2, "this is the midpoint"),
-        (lambda a, b: (a * b).sqrt(), "this is the median"),
-        (lambda a, b: (a.log() + b.log()) / 2, "the mean of log lambda"),
-        (lambda a, b: (b - a) / (b / a).log10(), "not log10"),
-        (lambda a, b: ((b - a) / (b / a).log()).log(), "leave the last log out"),
-        (lambda a, b: (b - a) / (a / b).log(), "the sign is wrong"),
-        (lambda a, b: b - a, "integrate lambda times its density"),
-        (lambda a, b: ((b - a) / (b / a).log()).mean(), "the shape should be (3,)"),
-        (lambda a, b: 14.46, "this is a float"),
-    ],
-)
-def test_mistake_in_the_mean_gets_its_message(mistake, message, capsys):
-    rejected(check.log_uniform_mean, mistake, message, capsys)
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (lambda z, y: -probabilities(z, y).log().mean(), "mean of the members' losses"),
-        (lambda z, y: nn.functional.cross_entropy(z.mean(0), y), "not logits"),
-        (lambda z, y: -loss(z, y), "needs a minus sign"),
-        (lambda z, y: loss(z, y) * len(y), "the sum over images"),
-        (lambda z, y: -probabilities(z, y).sum(0).log().mean(), "divide by M"),
-        (lambda z, y: -probabilities(z, y).mean().log(), "each image's probability"),
-        (lambda z, y: -probabilities(z, y).mean(), "the log is missing"),
-        (lambda z, y: 2 * loss(z, y), "-log of the members' mean probability"),
-        (lambda z, y: -probabilities(z, y).mean(0).log(), "this is (20,)"),
-        (lambda z, y: float(loss(z, y)), "this is a float"),
-    ],
-)
-def test_mistake_in_the_loss_gets_its_message(mistake, message, capsys):
-    rejected(check.ensemble_nll, mistake, message, capsys)
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"),
-    [
-        (lambda i, o, m: i * o + m * (i + o), "the biases are missing"),
-        (lambda i, o, m: i * o + m * (i + o) + o, "you counted one for all"),
-        (lambda i, o, m: m * (i * o + o), "this is a deep ensemble"),
-        (lambda i, o, m: i * o + m * o, "r and s are missing"),
-        (lambda i, o, m: i * o + i + o + m * o, "you counted one pair"),
-        (lambda i, o, m: m * (i * o + i + 2 * o), "it is shared"),
-        (lambda i, o, m: i + o + m, "count W once"),
-        (lambda i, o, m: "many", "count W once"),
-        (lambda i, o, m: 1724, "1724 for I = 4, O = 7 and M = 5"),
-    ],
-)
-def test_mistake_in_the_count_gets_its_message(mistake, message, capsys):
-    rejected(check.batch_parameters, mistake, message, capsys)

@@ -94,6 +94,7 @@ ORDER = [
     "check_curvature",
     "check_curves",
     "check_ensembles",
+    "check_factors",
     "check_hyper",
     "check_landscape",
     "check_masks",

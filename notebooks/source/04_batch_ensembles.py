@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Can an ensemble cost little more than one network?
 #
-# **Minutes:** read 35, do 25, compute 2
+# **Minutes:** read 35, do 45, compute 2
 
 # %% [markdown]
 # ## Objectives
@@ -16,6 +16,20 @@
 #
 # You need: lessons 00 and 01. Lesson 03 helps: it searches hyperparameters by training
 # one network for each setting.
+
+# %% [markdown] tags=["teacher"]
+# **For the teacher.** Talking points:
+#
+# - What can a member with a rank-1 factor not be? (No new hidden units, no ratio of full rank.)
+# - Memory is saved and arithmetic is not. For whom is that a good bargain?
+# - Why two losses, and why on other images? Let the class break the scheme: tune on training images.
+# - Most of the paper's order is not found here. What would you have to change to find out why?
+#
+# Time: 35 minutes to read. It can be split before "Weights that answer": the first half stands
+# alone, with exercises 1 and 3 to 6; exercise 2 belongs to the second half.
+#
+# Typical misunderstandings: member-major and image-major batches; "batch" taken for mini-batch; the
+# median of a range taken for its mean; gains counted over unequal members taken for a victory.
 
 # %% tags=["parameters"]
 import os
@@ -227,6 +241,7 @@ print("\n".join(f"{k}: {v:.1f} ms" for k, v in taken.items()))
 
 # %%
 my_guess = "half"  # or "little" (below a third), "most" (above two thirds)
+lesson.guess("share of the deep ensemble's gain", my_guess)
 
 # %% [markdown]
 # The network is an MLP with two hidden layers. There are three kinds of **hyperparameters**,
@@ -310,7 +325,7 @@ gains = table["member nll"] - table["nll"]
 share = gains["batch"] / gains["deep"]
 answer = "little" if share < 1 / 3 else "half" if share < 2 / 3 else "most"
 print(f"this run: the batch ensemble has {share:.0%} of the deep ensemble's gain")
-print("your guess was", "right" if my_guess == answer else "different")
+lesson.compare("share of the deep ensemble's gain", answer)
 
 # %% [markdown]
 # **Disagreement** is the share of test images on which two members vote differently. So
@@ -982,103 +997,171 @@ assert figure.layout.title.text.startswith("accuracy")
 # **1. The layer** (medium, 10 minutes). Write the forward pass of a batch-linear layer without
 # looking back. The examples are member-major.
 
-# %%
+# %% tags=["exercise"]
 from sbtutor import check
 
 
 def my_batch_linear(x, weight, r, s, bias):
     """x (M B, I), weight (O, I), r (M, I), s (M, O), bias (M, O) to (M B, O)."""
-    ...
+    # solution
+    B = len(x) // len(r)
+    r, s, bias = (rows.repeat_interleave(B, 0) for rows in (r, s, bias))
+    return (x * r) @ weight.T * s + bias
+    # end
 
 
-right = check.batch_linear(my_batch_linear)
+check.batch_linear(my_batch_linear)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>How many examples has each member?
+# <details><summary>Hint 1: a nudge</summary>How many examples has each member?
 # <code>len(x) // len(r)</code>.</details>
-# <details><summary>Hint 2</summary><code>r.repeat_interleave(B, 0)</code> repeats each row B
-# times, row after row. What does <code>r.repeat(B, 1)</code> do instead?</details>
-# <details><summary>Solution</summary><pre>B = len(x) // len(r)
-# r, s, bias = (rows.repeat_interleave(B, 0) for rows in (r, s, bias))
-# return (x * r) @ weight.T * s + bias</pre></details>
+# <details><summary>Hint 2: an outline</summary>Make a row of r, s and bias for each example. Then
+# scale the inputs, use the shared weight, scale the outputs, add the bias.</details>
+# <details><summary>Hint 3: almost there</summary><code>r.repeat_interleave(B, 0)</code> repeats each
+# row B times, row after row; <code>r.repeat(B, 1)</code> does it in another order. The weight has
+# outputs in rows, so it is <code>@ weight.T</code>.</details>
+#
+# <!-- solution -->
 #
 # **2. The mean of a range** (medium, 10 minutes). A hyperparameter is log-uniform on $[a, b]$:
 # its density is $1 / (\lambda \log(b / a))$. What is its mean? Derive it, then write it.
 
 
-# %%
+# %% tags=["exercise"]
 def my_mean(a, b):
     """Bounds a < b, tensors of one shape, to the mean."""
-    ...
+    # solution
+    return (b - a) / (b / a).log()
+    # end
 
 
-right = check.log_uniform_mean(my_mean)
+check.log_uniform_mean(my_mean)
 
 # %% [markdown]
-# <details><summary>Hint</summary>The mean is the integral of lambda times the density. What is
-# left of the product?</details>
-# <details><summary>Solution</summary><pre>return (b - a) / (b / a).log()</pre>The product is
-# the constant 1 / log(b / a), and the integral from a to b its length times that. For [0.1, 100]
-# it is 14.46; the median is 3.16 and the midpoint 50.05.</details>
+# <details><summary>Hint 1: a nudge</summary>The mean is the integral of lambda times the
+# density.</details>
+# <details><summary>Hint 2: an outline</summary>Write down the product. What is left of lambda?
+# Integrate what is left from a to b.</details>
+# <details><summary>Hint 3: almost there</summary>The product is the constant 1 / log(b / a); an
+# integral of a constant is the constant times the length.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>For [0.1, 100] the mean is 14.46; the median is 3.16 and the
+# midpoint 50.05. A hyper-batch member predicts at the mean.</details>
 #
 # **3. The loss of the mean** (easy, 5 minutes). Write the loss that tunes the ranges, without
 # the entropy.
 
 
-# %%
+# %% tags=["exercise"]
 def my_ensemble_nll(logits, labels):
     """Logits (M, N, C) and labels (N,) to the NLL of the mean probabilities."""
-    ...
+    # solution
+    probs = logits.softmax(-1).mean(0)
+    return -probs[range(len(labels)), labels].log().mean()
+    # end
 
 
-right = check.ensemble_nll(my_ensemble_nll)
+check.ensemble_nll(my_ensemble_nll)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>First probabilities, then their mean over members, then the
-# log.</details>
-# <details><summary>Hint 2</summary><code>probs[range(N), labels]</code> picks the probability of
-# the truth for each image.</details>
-# <details><summary>Solution</summary><pre>probs = logits.softmax(-1).mean(0)
-# return -probs[range(len(labels)), labels].log().mean()</pre></details>
+# <details><summary>Hint 1: a nudge</summary>What is averaged over the members, and
+# when?</details>
+# <details><summary>Hint 2: an outline</summary>First probabilities, then their mean over members,
+# then the log of the truth's, then a mean over images, with a minus.</details>
+# <details><summary>Hint 3: almost there</summary>With the mean <code>probs</code> of shape (N, C),
+# <code>probs[range(len(labels)), labels]</code> picks the probability of the truth for each
+# image.</details>
+#
+# <!-- solution -->
 #
 # **4. Count** (easy, 5 minutes). How many numbers has a batch-linear layer of $M$ members, with
 # $I$ inputs and $O$ outputs, and a bias for each member?
 
 
-# %%
+# %% tags=["exercise"]
 def my_count(inputs, outputs, members):
     """A whole number."""
-    ...
+    # solution
+    return inputs * outputs + members * (inputs + 2 * outputs)
+    # end
 
 
-right = check.batch_parameters(my_count)
+check.batch_parameters(my_count)
 
 # %% [markdown]
-# <details><summary>Hint</summary>W once. Then the three vectors of a member.</details>
-# <details><summary>Solution</summary><pre>return inputs * outputs + members * (inputs + 2 * outputs)</pre></details>
+# <details><summary>Hint 1: a nudge</summary>What is shared, and what has each member of its
+# own?</details>
+# <details><summary>Hint 2: an outline</summary>W once. Then the three vectors of a member, M
+# times.</details>
+# <details><summary>Hint 3: almost there</summary>W has I times O numbers. r has I, s has O, and the
+# bias has O.</details>
 #
-# **5. Why random factors?** (medium, 10 minutes). Set all factors to 1, turn dropout off, and
-# look at the gradients of the members' factors. What would training make of these members?
+# <!-- solution -->
+#
+# **5. How factors learn** (hard, 10 minutes). A batch-linear layer without bias is a whole network:
+# its outputs are the logits. All members see the same $B$ images. The loss is the
+# cross-entropy, averaged over members and images. Which gradient has it in the factors $r$?
+
+# %% tags=["exercise"]
+from torch.nn.functional import cross_entropy
+
+
+def my_factor_gradient(images, labels, weight, r, s):
+    """images (B, I), labels (B,), weight (O, I), r (M, I), s (M, O) to (M, I)."""
+    # solution
+    r = r.clone().requires_grad_()
+    logits = (images * r[:, None]) @ weight.T * s[:, None]  # (M, B, O)
+    loss = cross_entropy(logits.flatten(0, 1), labels.repeat(len(r)))
+    return torch.autograd.grad(loss, r)[0]
+    # end
+
+
+check.factor_gradient(my_factor_gradient)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>PyTorch finds the gradient. You need the loss, and a
+# tensor r that asks for one: <code>r.clone().requires_grad_()</code>.</details>
+# <details><summary>Hint 2: an outline</summary>Outputs of all members, (M, B, O); one row for each
+# example, (M B, O), member-major; <code>cross_entropy</code> with the labels M times;
+# <code>torch.autograd.grad(loss, r)[0]</code>.</details>
+# <details><summary>Hint 3: almost there</summary>The outputs are <code>(images * r[:, None]) @
+# weight.T * s[:, None]</code>. For the rows take <code>.flatten(0, 1)</code>, for the labels
+# <code>labels.repeat(len(r))</code>.</details>
+#
+# <!-- solution -->
+#
+# Now set all factors of three members to 1, and look at the gradient's rows, one a member:
 
 # %%
-still = models.build(ModelConfig(name="mlp"), (1, 14, 14), 10, seed=0)
-twins = batch_ensemble.convert(still, members=2)
-# Set .own.r and .own.s of all layers of twins.network to 1; then a loss, and backward.
+draw = torch.Generator().manual_seed(seed)
+x, shared_W = torch.randn(20, 5, generator=draw), torch.randn(4, 5, generator=draw)
+twenty, ones = torch.arange(20) % 4, (torch.ones(3, 5), torch.ones(3, 4))
+print(my_factor_gradient(x, twenty, shared_W, *ones))
 
 # %% [markdown]
-# <details><summary>Hint</summary><code>[m for m in twins.network if hasattr(m, "own")]</code> are
-# the layers; <code>m.own.r.data.fill_(1)</code> sets the factors.</details>
-# <details><summary>Solution</summary><pre>layers = [m for m in twins.network if hasattr(m, "own")]
-# for m in layers:
-#     m.own.r.data.fill_(1)
-#     m.own.s.data.fill_(1)
-# logits = twins(twins.tile(few))
-# torch.nn.functional.cross_entropy(logits, twins.tile(labels)).backward()
-# print([torch.equal(*m.own.r.grad) for m in layers])</pre></details>
-# <details><summary>Answer</summary>The members see the same images and start as the same network.
-# So their gradients are equal (up to rounding), and they stay one network for ever. In a deep
-# ensemble the first weights and the order of the images tell members apart. Here only the factors
-# do (and dropout, which draws anew for each example).</details>
+# **6. Why random factors?** (easy, 4 minutes). Three members of a batch ensemble start with all
+# factors at 1 and all biases at 0. There is no dropout. How many *different* networks does training
+# make of them?
+
+# %% tags=["exercise"]
+my_networks = 1  # solution
+check.twins(my_networks)
+
+# %% [markdown]
+# <details><summary>Hint 1: a nudge</summary>Look at the rows that exercise 5 printed.</details>
+# <details><summary>Hint 2: an outline</summary>At first the members are one and the same network.
+# They see the same images. What is the same, then, in the first step? And in the
+# second?</details>
+# <details><summary>Hint 3: almost there</summary>Equal factors with equal gradients stay
+# equal.</details>
+#
+# <!-- solution -->
+#
+# <details><summary>Why</summary>Their gradients are equal (up to rounding), and they stay one
+# network for ever. In a deep ensemble the first weights and the order of the images tell members
+# apart. Here only the factors do (and dropout, which draws anew for each example).</details>
 #
 # ## What we saw
 #
@@ -1109,7 +1192,7 @@ twins = batch_ensemble.convert(still, members=2)
 #
 # - **Mixing up the order of the batch.** Member-major: `images.repeat(M, ...)` for the images,
 #   `repeat_interleave` for the members' rows. The wrong pair gives no error, only nonsense.
-# - **Starting all factors at 1.** Without random factors the members never part (exercise 5).
+# - **Starting all factors at 1.** Without random factors the members never part (exercise 6).
 # - **Expecting less arithmetic.** Memory is shared, multiplications are not.
 # - **Tuning ranges on training images.** There the smallest L2 looks best.
 # - **Taking the median for the mean** of a log-uniform range. For wide ranges the mean is
