@@ -143,6 +143,7 @@ EXERCISES = [
     check.sam_masks,
     check.union_share,
 ]
+FUNCTIONS = [one for one in EXERCISES if one is not check.missing_control]
 MISTAKES = [
     (check.sam_masks, top, "the *other* members"),
     (check.sam_masks, lambda s, k: top(s, k).any(0).expand(s.shape), "its own"),
@@ -221,3 +222,14 @@ def test_mistake_gets_its_message(exercise, mistake, message, capsys):
 def test_solution_passes(exercise, answer, capsys):
     assert exercise(*answer if isinstance(answer, tuple) else (answer,))
     assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_function_that_returns_nothing_is_told_so(exercise, nothing, capsys):
+    assert "returns nothing so far" in said_to(exercise, lambda *_: nothing, capsys)
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_choice_that_is_not_made_is_told_so(nothing, capsys):
+    assert "replace the dots by" in said_to(check.missing_control, nothing, capsys)

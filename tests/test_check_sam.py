@@ -296,3 +296,9 @@ def test_mistake_gets_its_message(exercise, mistake, message, capsys):
 def test_solution_passes(exercise, answer, capsys):
     assert exercise(*answer if isinstance(answer, tuple) else (answer,))
     assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_function_that_returns_nothing_is_told_so(exercise, nothing, capsys):
+    assert "returns nothing so far" in said_to(exercise, lambda *_: nothing, capsys)

@@ -63,6 +63,7 @@ EXERCISES = [
     check.overshoot_rho,
     check.variance_rise,
 ]
+FUNCTIONS = [one for one in EXERCISES if one is not check.variance_rise]
 MISTAKES = [
     (
         check.linear_sam_step,
@@ -230,3 +231,14 @@ def test_mistake_gets_its_message(exercise, mistake, message, capsys):
 def test_solution_passes(exercise, answer, capsys):
     assert exercise(*answer if isinstance(answer, tuple) else (answer,))
     assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_function_that_returns_nothing_is_told_so(exercise, nothing, capsys):
+    assert "returns nothing so far" in said_to(exercise, lambda *_: nothing, capsys)
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_choice_that_is_not_made_is_told_so(nothing, capsys):
+    assert "replace the dots by" in said_to(check.variance_rise, nothing, capsys)

@@ -243,6 +243,7 @@ EXERCISES = [
     check.soup,
     check.star_cycle,
 ]
+FUNCTIONS = [one for one in EXERCISES if one is not check.cycle_costs]
 MISTAKES = [
     (check.basin_end, first_outside, "falls below the limit again"),
     (check.basin_end, last_inside, "the last factor inside"),
@@ -456,3 +457,9 @@ def test_the_checks_learning_rates_are_the_packages():
 def test_another_error_of_the_learners_code_is_not_swallowed():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         check.soup(lambda members, split: members[0](torch.zeros(2, 5)))
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS)
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_function_that_returns_nothing_is_told_so(exercise, nothing, capsys):
+    assert "returns nothing so far" in said_to(exercise, lambda *_: nothing, capsys)
