@@ -1026,7 +1026,7 @@ my_blind_spots = "b"  # solution
 check.unmoved_weights(my_blind_spots)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>The place is $w + T u$. What is $T$?</details>
+# <details><summary>Hint 1: a nudge</summary>The place is w + T u. What is T?</details>
 # <details><summary>Hint 2: an outline</summary>Write down how far weight i moves, and when that is 0
 # for every u.</details>
 # <details><summary>Hint 3: almost there</summary>It moves by |w_i| u_i.</details>
