@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
@@ -48,4 +49,22 @@ def test_the_page_has_the_dark_style_and_stays_one_script():
     assert page.count("</script>") == 1
     style = json.loads(page.partition("textContent = ")[2].partition(";\n")[0])
     assert theme.stylesheet(lab.DARK) in style
-    assert len(lab.SCRIPT.read_bytes()) < 3000
+    assert len(lab.SCRIPT.read_bytes()) < 4000
+
+
+def test_lessons_keep_the_words_but_not_the_page():
+    texts = ("<p>words</p>", lab.page())
+    shown = [nbformat.v4.new_output("display_data", {"text/html": t}) for t in texts]
+    printed = nbformat.v4.new_output("stream", text="said")
+    cell = nbformat.v4.new_code_cell("start()", outputs=[*shown, printed])
+    lessons.tidy(nbformat.v4.new_notebook(cells=[cell]))
+    assert cell.outputs == [shown[0], printed]
+
+
+def test_lessons_are_written_without_leading_spaces(tmp_path):
+    cell = nbformat.v4.new_code_cell("if a:\n    'ü'")
+    nb = nbformat.v4.new_notebook(cells=[cell])
+    lessons.write(nb, tmp_path / "a.ipynb")
+    text = (tmp_path / "a.ipynb").read_text(encoding="utf-8")
+    assert not any(line.startswith(" ") for line in text.splitlines())
+    assert lessons.read(tmp_path / "a.ipynb") == nb
