@@ -72,7 +72,10 @@ def sam_update(
     for seed, rho, lr in ((0, 0.3, 0.5), (1, 0.1, 0.2)):
         net, images, labels = _norm_network(seed)
         before = copy.deepcopy(net)
-        mine = answer(net, images.clone(), labels.clone(), rho, lr)
+        try:
+            mine = answer(net, images.clone(), labels.clone(), rho, lr)
+        except RuntimeError as error:
+            return _in_place_problem(error)
         if mine is None or mine is Ellipsis:
             return NOTHING
         if not isinstance(mine, nn.Module):
@@ -84,6 +87,18 @@ def sam_update(
         if problem is not None:
             return problem
     return None
+
+
+def _in_place_problem(error: RuntimeError) -> str:
+    """What torch's messages on changes in place mean here; raises all others."""
+    if "a leaf Variable that requires grad" in str(error):
+        return "change weights under torch.no_grad()."
+    if "modified by an inplace operation" in str(error):
+        return (
+            "weights or buffers were changed between a pass and its gradient; take the "
+            "gradient first."
+        )
+    raise error
 
 
 def _norm_network(seed: int) -> tuple[nn.Module, Tensor, Tensor]:
@@ -188,9 +203,11 @@ def _way_problem(
             "the weights should be w - lr * g', with g' the gradient at w + rho g / "
             "||g||, both gradients in train mode."
         )
-    if not same(_Way(), list(before.state_dict())):
+    # Not the count of batches: with a momentum of 0 it goes on, to no effect.
+    running = [name for name in before.state_dict() if "running" in name]
+    if not same(_Way(), running):
         for text, way in _WRONG_STATISTICS.items():
-            if same(way, list(before.state_dict())):
+            if same(way, running):
                 return text
         return "BatchNorm's statistics should be those after the first pass."
     return None if mine.training else "leave the network in train mode."

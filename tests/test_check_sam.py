@@ -71,6 +71,42 @@ def other(**settings):
     return lambda *given: sam_update_by_hand(*given, **settings)
 
 
+def pushed(net, images, labels, rho):
+    """Perturbs the network; its weights, and what they were."""
+    weights = list(net.parameters())
+    old = [w.detach().clone() for w in weights]
+    slopes = torch.autograd.grad(F.cross_entropy(net(images), labels), weights)
+    length = torch.cat([g.flatten() for g in slopes]).norm()
+    for w, g in zip(weights, slopes):
+        w.data += rho * g / length
+    return weights, old
+
+
+def momentum_off(net, images, labels, rho, lr):
+    """As many codes do it: BatchNorm's momentum is 0 in the second pass."""
+    weights, old = pushed(net, images, labels, rho)
+    usual, net[1].momentum = net[1].momentum, 0.0
+    slopes = torch.autograd.grad(F.cross_entropy(net(images), labels), weights)
+    net[1].momentum = usual
+    for w, was, g in zip(weights, old, slopes):
+        w.data = was - lr * g
+    return net
+
+
+def restored_too_early(net, images, labels, rho, lr):
+    weights, _ = pushed(net, images, labels, rho)
+    kept = [b.clone() for b in net.buffers()]
+    loss = F.cross_entropy(net(images), labels)
+    for b, was in zip(net.buffers(), kept):
+        b.copy_(was)
+    torch.autograd.grad(loss, weights)
+
+
+def without_no_grad(net, images, labels, rho, lr):
+    for w in net.parameters():
+        w += rho
+
+
 def each_normalised(net, images, labels, rho, lr):
     def each(net):
         return torch.autograd.grad(
@@ -169,6 +205,7 @@ SOLUTIONS = [
     (check.sam_update, sam_update),
     (check.sam_update, sam_update_by_hand),
     (check.sam_update, lambda net, *given: sam_update(copy.deepcopy(net), *given)),
+    (check.sam_update, momentum_off),
     (check.der, der),
     (check.der, as_the_package),
     (check.valley_trace, lambda alpha: valley(alpha).trace()),
@@ -213,6 +250,8 @@ MISTAKES = [
         lambda *a: sam_update(*a[:4], 2 * a[4]),
         "should be w - lr * g'",
     ),
+    (check.sam_update, restored_too_early, "take the gradient first"),
+    (check.sam_update, without_no_grad, "under torch.no_grad()"),
     (check.sam_update, left_in_eval, "leave the network in train mode"),
     (check.sam_update, lambda net, *given: nn.Linear(4, 2), "the network itself"),
     (check.sam_update, lambda net, *given: 0.5, "this is a float"),
@@ -302,3 +341,8 @@ def test_solution_passes(exercise, answer, capsys):
 @pytest.mark.parametrize("nothing", [None, ...])
 def test_a_function_that_returns_nothing_is_told_so(exercise, nothing, capsys):
     assert "returns nothing so far" in said_to(exercise, lambda *_: nothing, capsys)
+
+
+def test_another_error_of_the_learners_code_is_not_swallowed():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        check.sam_update(lambda net, *given: net(torch.zeros(2, 5).double()))
