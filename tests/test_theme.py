@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 
-from sbtutor import theme
+from sbtutor import maps, plots, theme
 
 PAGES = ("#ffffff", "#111111", "#14171b")  # paper, JupyterLab's dark, the book's dark
 
@@ -108,3 +109,66 @@ def test_the_stylesheet_turns_only_dark_pages_dark():
     assert book.startswith("@media (prefers-color-scheme: dark){.js-plotly-plot ")
     assert "#14171b" in book
     assert "#14171b" not in screen
+
+
+def drawn():
+    """A figure of each kind that has words, lines or paper of its own."""
+    a = [0.0, 1.0]
+    z = np.eye(4)
+    yield plots.lines(a, {"one": a, "two": a}, "T", "x", "y")
+    yield plots.matrix(z, list("abcd"), "T", "share")
+    yield plots.surface(a, a, [a, a], "T", "x", "y", "z", {"mark": (0.5, 0.5)})
+    yield maps.heatmaps({"a": z, "b": z}, ["r", "s"], "T", "epoch")
+    yield plots.gallery(np.zeros((2, 1, 4, 4), np.uint8), ["a", "b"], "T")
+
+
+LOOK = """() => {
+  const look = (selector, what) => [...document.querySelectorAll(selector)]
+    .filter((part) => getComputedStyle(part).fillOpacity > 0)
+    .map((part) => getComputedStyle(part)[what]);
+  return {
+    words: look("text:not(.heatmap-label text)", "fill"),
+    cells: look(".heatmap-label text", "fill"),
+    paper: look(".main-svg:first-of-type", "backgroundColor"),
+    boxes: look(".bg", "fill"),
+    grid: look(".gridlayer path", "stroke"),
+    lines: look(".trace .js-line", "stroke"),
+  };
+}"""
+
+
+def looks(browser, scheme):
+    """What a browser makes of the figures, as sets of colours."""
+    page = browser.new_page(color_scheme=scheme)
+    style = theme.stylesheet("@media (prefers-color-scheme: dark)")
+    page.set_content(f"<style>{style}</style>")
+    page.add_script_tag(content=get_plotlyjs())
+    for figure in drawn():
+        page.evaluate(
+            """async (spec) => {
+              const { data, layout } = JSON.parse(spec);
+              await Plotly.newPlot(document.body.appendChild(
+                document.createElement("div")), data, layout);
+            }""",
+            figure.to_json(),
+        )
+    found = page.evaluate(LOOK)
+    page.close()
+    return {part: set(colours) for part, colours in found.items()}
+
+
+def rgb(colour):
+    """A colour as browsers say it."""
+    return "rgb" + str(tuple(bytes.fromhex(colour[1:])))
+
+
+def test_a_browser_turns_all_but_the_data_dark(browser):
+    light, dark = looks(browser, "light"), looks(browser, "dark")
+    assert all(light.values()), "each kind of part occurs"
+    assert dark["words"] == {rgb(theme.DARK_INK)}
+    assert dark["paper"] == dark["boxes"] == {rgb(theme.DARK_PAPER)}
+    assert dark["grid"] == {rgb(theme.DARK_GRID)}
+    assert light["words"] == {rgb(theme.INK)}
+    assert light["paper"] == {rgb(theme.PAPER)}
+    assert light["lines"] == dark["lines"] == {rgb(c) for c in theme.COLOURS[:2]}
+    assert light["cells"] == dark["cells"], "words in cells suit their cells"
