@@ -38,21 +38,19 @@ def mosaic(
         image's caption belongs, (n, 2), in images from the left and from the top; the
         picture's width and height, in images.
     """
-    n, _, high, wide = images.shape
+    n, channels, high, wide = images.shape
     rows = -(-n // columns)
     pitch = np.array([1 + GAP, 1 + GAP + ROOM])
-    canvas = np.zeros(
-        (round(rows * pitch[1] * high), round(columns * pitch[0] * wide), 4), np.uint8
-    )
+    size = round(rows * pitch[1] * high), round(columns * pitch[0] * wide)
+    canvas = np.zeros((*size, channels + 1), np.uint8)
     at = np.stack(np.divmod(np.arange(n), columns)[::-1], 1) * pitch
     for image, (left, top) in zip(images, at):
         x, y = round(left * wide), round((top + ROOM) * high)
         tile = canvas[y : y + high, x : x + wide]
-        tile[..., :3] = image.transpose(1, 2, 0)  # one channel is as three alike
-        tile[..., 3] = 255
+        tile[..., :-1] = image.transpose(1, 2, 0)
+        tile[..., -1] = 255
     buffer = io.BytesIO()
-    picture = Image.fromarray(canvas).quantize(64, method=2)
-    picture.save(buffer, "png", optimize=False)
+    Image.fromarray(canvas).save(buffer, "png")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     size = (canvas.shape[1] / wide, canvas.shape[0] / high)
     return source, at + np.array([0.5, ROOM - 0.03]), size

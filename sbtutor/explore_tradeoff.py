@@ -46,8 +46,8 @@ def tradeoff(
         ValueError: as `tradeoff.describe`; the table has no measure of sharpness, of
             diversity, or no accuracy; close-ups without the column `number`.
     """
-    options = _options(runs, close_ups)
     about = trade.describe(runs)
+    options = _options(runs, close_ups)
     controls = _controls(runs, about, options)
     below = _Below(runs, about, close_ups, images)
 
