@@ -59,7 +59,8 @@ def load(name: Path | str = "results/planes") -> dict[tuple[str, str], Slice]:
         ValueError: there are none, or the file is broken.
     """
     table = results.committed(name)
-    arrays = files.load_arrays(Path(f"{name}.npz"))
+    saved = files.load_arrays(Path(f"{name}.npz"))
+    arrays = {n: values.astype(float) for n, values in saved.items()}
     kinds, ways = (list(table[column].unique()) for column in ("networks", "path"))
     chance = table.groupby("networks")["classes"].first()
     return {

@@ -139,7 +139,7 @@ class Training:
         self._end.set()
         self._go.set()
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: int | float | None = None) -> bool:
         """Wait for the thread's end, at most `timeout` seconds; whether it came."""
         if self._thread.ident is not None:
             self._thread.join(timeout)

@@ -2,12 +2,9 @@
 
 import dataclasses
 
-import ipywidgets
-import plotly.graph_objects as go
-import plotly.io as pio
 import pytest
 
-from sbtutor import config, session, widgets
+from sbtutor import config, session
 
 
 def test_start_names_device_preset_and_seed(monkeypatch, tmp_path, capsys):
@@ -46,40 +43,3 @@ def test_fit_shares_the_trunk_and_keeps_runs(tmp_path, monkeypatch):
 def test_unknown_preset_is_refused():
     with pytest.raises(ValueError, match="unknown preset 'clas': did you mean 'class'"):
         session.start("00", "clas", 0)
-
-
-def test_controls_redraw_the_figure(monkeypatch):
-    """The box ends in an output that follows its controls."""
-    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
-
-    def draw(rho):
-        return go.Figure(layout_title_text=f"rho {rho}")
-
-    rho = ipywidgets.FloatSlider(0.1, min=0, max=1)
-    box = widgets.explore(draw, rho=rho)
-    assert title(box) == "rho 0.1"
-    rho.value = 0.7
-    assert title(box) == "rho 0.7"
-    assert box.children[0] is rho
-    assert rho.description == "rho"
-
-
-def title(box):
-    (shown,) = box.children[-1].outputs
-    figure = shown["data"]["application/vnd.plotly.v1+json"]
-    return figure["layout"]["title"]["text"]
-
-
-def test_an_error_at_first_is_raised_and_a_later_one_is_shown():
-    def draw(rho):
-        if rho > 0.5:
-            raise ValueError("rho is too large")
-        return go.Figure()
-
-    rho = ipywidgets.FloatSlider(0.9, min=0, max=1)
-    with pytest.raises(ValueError, match="too large"):
-        widgets.explore(draw, rho=rho)
-    rho = ipywidgets.FloatSlider(0.1, min=0, max=1)
-    box = widgets.explore(draw, rho=rho)
-    rho.value = 0.7
-    assert "ValueError: rho is too large" in box.children[-1].outputs[0]["text"]
