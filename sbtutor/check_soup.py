@@ -93,54 +93,49 @@ def _no_network(mine: object, members: list[nn.Module], split: data.Split) -> st
     return f"return a network; this is a {kind}."
 
 
+def _in_turn(all_: Tensor) -> Tensor:
+    """((a + b) / 2 + c) / 2."""
+    total = all_[0]
+    for each in all_[1:]:
+        total = (total + each) / 2
+    return total
+
+
+_NOT_MEANS: dict[str, Callable[[Tensor], Tensor]] = {
+    "this is the sum of the weights; divide by the number of members.": (
+        lambda all_: all_.sum(0)
+    ),
+    "these are the first member's weights; take the mean of all.": (
+        lambda all_: all_[0]
+    ),
+    "these are the last member's weights; take the mean of all.": (
+        lambda all_: all_[-1]
+    ),
+    "later members weigh more: ((a + b) / 2 + c) / 2 is not (a + b + c) / 3.": _in_turn,
+    "you divided by 2; divide by the number of members.": lambda all_: all_.sum(0) / 2,
+    "this is the median; take the mean.": lambda all_: all_.median(0).values,
+}
+
+
 def _weights_problem(
     made: dict[str, Tensor], states: list[dict[str, Tensor]]
 ) -> str | None:
     """Whether the weights are the members' mean; buffers are looked at elsewhere."""
     names = [k for k in made if "running" not in k and "tracked" not in k]
 
-    def same(rule: Callable[[Tensor], Tensor]) -> bool:
-        return all(
-            torch.allclose(made[k], rule(torch.stack([s[k] for s in states])))
-            for k in names
+    def differs(rule: Callable[[Tensor], Tensor]) -> str | None:
+        """The first tensor that the rule does not give."""
+        stacks = ((k, torch.stack([s[k] for s in states])) for k in names)
+        return next(
+            (k for k, t in stacks if not torch.allclose(made[k], rule(t))), None
         )
 
-    if same(lambda all_: all_.mean(0)):
+    name = differs(lambda all_: all_.mean(0))
+    if name is None:
         return None
-
-    def in_turn(all_: Tensor) -> Tensor:
-        """((a + b) / 2 + c) / 2."""
-        total = all_[0]
-        for each in all_[1:]:
-            total = (total + each) / 2
-        return total
-
-    wrong = {
-        "this is the sum of the weights; divide by the number of members.": (
-            lambda all_: all_.sum(0)
-        ),
-        "these are the first member's weights; take the mean of all.": (
-            lambda all_: all_[0]
-        ),
-        "these are the last member's weights; take the mean of all.": (
-            lambda all_: all_[-1]
-        ),
-        "later members weigh more: ((a + b) / 2 + c) / 2 is not (a + b + c) / 3.": (
-            in_turn
-        ),
-        "you divided by 2; divide by the number of members.": (
-            lambda all_: all_.sum(0) / 2
-        ),
-        "this is the median; take the mean.": lambda all_: all_.median(0).values,
-    }
-    for text, rule in wrong.items():
-        if same(rule):
+    for text, rule in _NOT_MEANS.items():
+        if differs(rule) is None:
             return text
-    name = next(
-        k
-        for k in names
-        if not torch.allclose(made[k], torch.stack([s[k] for s in states]).mean(0))
-    )
     return f"{name} should be the mean of the members' {name}."
 
 

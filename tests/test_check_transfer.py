@@ -191,6 +191,11 @@ def scaled_by(factor):
     return answer
 
 
+def median(members, split):
+    point = stack.points_of(members).median(0).values
+    return stack.refreshed(stack.model_at(copy.deepcopy(members[0]), point), split)
+
+
 def in_turn(members, split):
     total = members[0]
     for member in members[1:]:
@@ -368,6 +373,7 @@ MISTAKES = [
     (check.soup, lambda members, split: soup(members, split).train(), "eval mode"),
     (check.soup, scaled_by(1.0), "the sum of the weights"),
     (check.soup, scaled_by(0.5), "you divided by 2"),
+    (check.soup, median, "this is the median"),
     (check.soup, in_turn, "later members weigh more"),
     (check.soup, lambda members, split: members[0], "one of the members itself"),
     (
