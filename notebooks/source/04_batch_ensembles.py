@@ -135,17 +135,26 @@ assert rank(ratio, rtol=1e-4) == 1
 # network has shapes but no numbers. So even large ones are counted at once.)
 
 # %%
+import functools
+
 from sbtutor import models, space
 from sbtutor.config import ModelConfig
 
 USUAL = {"mlp": 128, "lenet": 6, "resnet8": 16, "wrn28_10": 160}  # widths
 
 
-def count(name, size, times=1.0):
-    """Parameters of one network, and of three kinds of ensembles of `size`."""
+@functools.cache
+def shapes(name, times):
+    """A network without numbers."""
     with torch.device("meta"):
         config = ModelConfig(name=name, width=max(1, int(times * USUAL[name])))
-        network = models.build(config, (3, 32, 32), classes=10, seed=0)
+        return models.build(config, (3, 32, 32), classes=10, seed=0)
+
+
+# %%
+def count(name, size, times=1.0):
+    """Parameters of one network, and of three kinds of ensembles of `size`."""
+    network = shapes(name, times)
     one = sum(p.numel() for p in network.parameters())
     batch = second = 0  # what comes on top of one network, and on top of that
     for layer in network.modules():
