@@ -1,50 +1,23 @@
 """The offline book: executed lessons as HTML pages that need no network."""
 
-import json
-import re
 from functools import partial
 from html import escape
 from pathlib import Path
 
-from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import (
-    IPythonRenderer,
-    MarkdownWithMath,
-    MathInlineParser,
-)
 from nbformat import NotebookNode
 from plotly.offline import get_plotlyjs
 from pygments.formatters import HtmlFormatter
 
-from sbtutor import lessons
+from sbtutor import exercises, lessons, theme, twins, typeset
 
-# What latex2mathml does not know, in words that it knows.
-SYNONYMS = (
-    (r"\\operatorname\*", r"\\operatorname"),
-    (r"\\arg\s*\\(max|min)", r"\\operatorname{arg\1}"),
-    (r"\\arg\b", r"\\operatorname{arg}"),
-    (r"\\operatorname\{arg\\,(max|min)\}", r"\\operatorname{arg\1}"),
-    (r"\\(begin|end)\{aligned\}", r"\\\1{align*}"),
-    (r"\\(begin|end)\{equation\*?\}", r""),
-    (r"\\math(?:bb|bbm|ds)\{1\}|\\mathbb\s+1", "𝟙"),
-    (r"\\sim\b", "∼"),
-)
+ASSETS = Path(__file__).with_name("assets")
+DARK = "@media (prefers-color-scheme: dark)"
+CODE = {"light": "default", "dark": "github-dark"}  # pygments' names
+DARK_PAGE = "#14171b"  # as in book.css
 
-DRAW = """
-for (const data of document.querySelectorAll("script[type='application/json']")) {
-  const { layout, ...figure } = JSON.parse(data.textContent);
-  delete layout.width;
-  layout.height ??= 420;
-  const config = { responsive: true, displaylogo: false };
-  Plotly.newPlot(data.previousElementSibling, { layout, config, ...figure });
-}
-"""
-
-STYLE = Path(__file__).with_name("assets") / "book.css"
-
-ABOUT = """<p>The lessons as they ran here. Figures answer to the mouse and need no
-network; sliders and exercises come alive in JupyterLab (<code>make lab</code>).</p>"""
+ABOUT = """<p>The lessons as they ran here. Figures answer to the mouse, and controls
+above some of them to mouse and keys; nothing needs a network. Exercises and finer
+controls come alive in JupyterLab (<code>make lab</code>).</p>"""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -54,104 +27,75 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="book.css">
-</head>
+{scripts}</head>
 <body>
-{before}<main>
+<a class="skip" href="#main">Skip to the text</a>
+<header>{before}</header>
+{contents}<main id="main" tabindex="-1">
 {body}
 </main>
-{after}</body>
+<footer>{after}</footer>
+</body>
 </html>
 """
+PLOTLY = '<script defer src="plotly.min.js"></script>\n'
+SCRIPT = '<script defer src="book.js"></script>\n'
+
+ENTRY = """<li><h2><a href="{stem}.html">{question}</a></h2>
+<div class="can">{can}</div>
+<p class="soft">{facts}</p>
+{tasks}</li>"""
 
 
-def mathml(latex: str, display: str = "inline") -> str:
-    """A formula as MathML, which browsers draw without JavaScript.
+def body(nb: NotebookNode, kept: dict[str, list] | None = None) -> str:
+    """A notebook's cells as HTML.
 
-    Raises ValueError for a command that latex2mathml would print as it stands.
+    `kept` has the twins of cells that come without them, as `twins.load` gives them.
     """
-    known = latex.strip()
-    for theirs, ours in SYNONYMS:
-        known = re.sub(theirs, ours, known)
-    try:
-        done = convert(known, display=display)
-    except Exception as error:  # its many errors share no base class
-        raise ValueError(f"cannot typeset ${latex}$: {type(error).__name__}") from error
-    done = done.replace("\\%", "%")
-    left = re.search(r">[^<]*(\\\w*|&)(?=[<\\])", done)
-    if left:
-        raise ValueError(f"cannot typeset {left[1]!r} in ${latex}$; write it otherwise")
-    return done
-
-
-class _Inline(MathInlineParser):
-    """Math as in Pandoc: `$5 and $6` is money, since a space is no end of a formula."""
-
-    SPECIFICATION = MathInlineParser.SPECIFICATION | {
-        "inline_math_tex": r"(?<![$\\])\$(?!\s)"
-        r"(?P<math_inline_tex>[^$`]+?)(?<![\s$\\])\$(?!\d)"
-    }
-
-
-class _Renderer(IPythonRenderer):
-    """Markdown to HTML with MathML, and links between lessons to their pages."""
-
-    def inline_math(self, body: str) -> str:
-        return mathml(body)
-
-    def block_math(self, body: str) -> str:
-        return mathml(body, "block")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
-
-    def link(self, text: str, url: str, title: str | None = None) -> str:
-        url = re.sub(r"^(?:\./)?(\d\d_\w+)\.ipynb", r"\1.html", url)
-        return super().link(text, url, title)
-
-
-def markdown(source: str) -> str:
-    """Markdown with formulas to HTML; code is left alone."""
-    renderer = _Renderer(escape=False, exclude_anchor_links=True)
-    html = MarkdownWithMath(renderer, inline=_Inline(hard_wrap=False)).render(source)
-    return _scrolling(html)
-
-
-def _scrolling(html: str) -> str:
-    """Wide tables scroll by themselves, not with the page."""
-    html = re.sub(r"(<table\b)", r'<div class="table" tabindex="0">\1', html)
-    return html.replace("</table>", "</table></div>")
-
-
-def figure(spec: dict) -> str:
-    """A plotly figure as HTML, to be drawn by `plotly.min.js` in the same folder.
-
-    It is described by the text in `layout.meta.alt`, else by its title.
-    """
-    layout = spec.get("layout", {})
-    meta, title = layout.get("meta"), layout.get("title") or {}
-    title = title.get("text", "") if isinstance(title, dict) else title
-    said = (isinstance(meta, dict) and meta.get("alt")) or title or "figure"
-    said = escape(re.sub(r"<[^>]*>", " ", str(said)), quote=True)
-    parts = {key: spec.get(key, []) for key in ("data", "frames")} | {"layout": layout}
-    data = json.dumps(parts).replace("</", "<\\/")
-    return (
-        f'<div class="plot" role="img" aria-label="{said}"></div>'
-        f'<script type="application/json">{data}</script>'
-    )
-
-
-def body(nb: NotebookNode) -> str:
-    """A notebook's cells as HTML; changes the notebook."""
     noise = {"injected-parameters", "papermill-error-cell-tag"}
-    nb.cells = [cell for cell in nb.cells if not noise & set(lessons.tags(cell))]
-    for output in lessons.outputs(lessons.without_widgets(nb)):
-        data = output.get("data", {})
-        if lessons.PLOTLY in data:
-            output.data = NotebookNode({"text/html": figure(data[lessons.PLOTLY])})
-        elif "text/html" in data:
-            output.data["text/html"] = _scrolling(data["text/html"])
-    exporter = HTMLExporter(template_name="basic", filters={"markdown2html": markdown})
-    return exporter.from_notebook_node(nb)[0]
+    parts = []
+    for cell in nb.cells:
+        tags, waiting = lessons.tags(cell), list((kept or {}).get(cell.get("id"), ()))
+        if noise & set(tags):
+            continue
+        if cell.cell_type == "markdown":
+            parts.append(typeset.markdown(cell.source))
+        elif cell.cell_type == "code" and cell.source.strip():
+            shown = [_output(out, waiting) for out in _told_once(cell.outputs)]
+            kind = "cell exercise-cell" if "exercise" in tags else "cell"
+            whole = "".join([typeset.code(cell.source), *shown])
+            parts.append(f'<div class="{kind}">{whole}</div>')
+    return "\n".join(parts)
+
+
+def _told_once(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Without what is meant for JupyterLab, or comes with each figure here anyway."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        html = lessons.html(output)
+        after_figure = kept and lessons.PLOTLY in kept[-1].get("data", {})
+        words = after_figure and "sbtutor-words" in html
+        if not words and lessons.PAGE not in html:
+            kept.append(output)
+    return kept
+
+
+def _output(output: NotebookNode, waiting: list) -> str:
+    """An output as HTML, with the next twin that waits if it lacks its own."""
+    if output.output_type == "stream":
+        return typeset.printed(output.text)
+    if output.output_type == "error":
+        return typeset.printed("\n".join(output.traceback), "output bad")
+    data = dict(output.data)
+    text = data.get("text/plain", "")
+    if lessons.WIDGET in data or text == lessons.CONTROLS:
+        found = data.get(twins.MIME) or (waiting.pop(0) if waiting else None)
+        return typeset.twin(found) if found else typeset.printed(lessons.CONTROLS)
+    if lessons.PLOTLY in data:
+        return typeset.figure(data[lessons.PLOTLY])
+    if "text/html" in data:
+        return typeset.scrolling(data["text/html"])
+    return typeset.printed(text)
 
 
 def _status(nb: NotebookNode, ran: Path) -> str:
@@ -165,44 +109,59 @@ def _status(nb: NotebookNode, ran: Path) -> str:
         return f'<span class="bad">failed: {escape(trouble)}</span>'
     about = nb.metadata.get("papermill", {})
     preset = about.get("parameters", {}).get("preset", "")
-    return f"preset {escape(preset)}, {about.get('duration') or 0:.0f} s"
+    return f"run at preset {escape(preset)}, {about.get('duration') or 0:.0f} s"
 
 
-def _navigation(stems: list[str], at: int) -> str:
+def _navigation(stems: list[str], at: int, label: str) -> str:
     links = ['<a href="index.html">Contents</a>']
-    if at > 0:
-        name = escape(stems[at - 1])
-        links.append(f'<a rel="prev" href="{name}.html">← {name}</a>')
-    if at + 1 < len(stems):
-        name = escape(stems[at + 1])
-        links.append(f'<a rel="next" href="{name}.html">{name} →</a>')
-    return "<nav>" + "".join(links) + "</nav>\n"
+    for rel, place, shape in (("prev", at - 1, "← {}"), ("next", at + 1, "{} →")):
+        if 0 <= place < len(stems):
+            name = shape.format(escape(stems[place].replace("_", " ")))
+            links.append(
+                f'<a rel="{rel}" href="{escape(stems[place])}.html">{name}</a>'
+            )
+    return f'<nav aria-label="{label}">{"".join(links)}</nav>'
 
 
-def _contents(rows: list[tuple[str, NotebookNode, str]]) -> str:
-    row = '<tr><td>{}</td><td><a href="{}.html">{}</a></td><td>{}</td><td>{}</td></tr>'
-    table = "\n".join(
-        row.format(
-            escape(stem[:2]),
-            escape(stem),
-            escape(lessons.question(nb)),
-            escape(lessons.minutes(nb)),
-            status,
-        )
-        for stem, nb, status in rows
+def _on_this_page(headings: list[tuple[str, str]]) -> str:
+    if not headings:
+        return ""
+    links = "".join(f'<li><a href="#{name}">{text}</a></li>' for name, text in headings)
+    return (
+        f'<nav class="toc" aria-label="On this page"><p>On this page</p>'
+        f"<ol>{links}</ol></nav>\n"
     )
-    heads = ("Lesson", "Question", "Minutes", "This run")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{table}</tbody></table>"
-    return f"<h1>Ensembles of neural networks</h1>{ABOUT}{_scrolling(table)}"
+
+
+def _entry(stem: str, nb: NotebookNode, status: str) -> str:
+    """A lesson in the contents: what it asks, teaches and takes."""
+    told = list(exercises.HEADING.finditer(lessons.prose(nb)))
+    minutes = sum(int(task["minutes"]) for task in told)
+    tasks = "".join(
+        f'<li><a href="{escape(stem)}.html#exercise-{task["number"]}">'
+        f"{escape(task['title'])}</a> ({task['level']}, {task['minutes']} minutes)</li>"
+        for task in told
+    )
+    count = f"{len(told)} exercise{'s' if len(told) != 1 else ''}, {minutes} minutes"
+    folded = f"<details><summary>{count}</summary><ol>{tasks}</ol></details>"
+    facts = [f"Lesson {escape(stem[:2])}"]
+    if lessons.minutes(nb):
+        facts.append(f"minutes: {escape(lessons.minutes(nb))}")
+    return ENTRY.format(
+        stem=escape(stem),
+        question=escape(lessons.question(nb)),
+        can=typeset.markdown(lessons.objectives(nb)),
+        facts="; ".join([*facts, status]),
+        tasks=folded if told else "",
+    )
 
 
 def _style() -> str:
     css = partial(HtmlFormatter, nobackground=True)
-    light = css(style="default").get_style_defs(".highlight")
-    dark = css(style="github-dark").get_style_defs(".highlight")
-    dark = f"@media (prefers-color-scheme: dark) {{ {dark} }}"
-    return "\n".join((STYLE.read_text(encoding="utf-8"), light, dark))
+    light, dark = (css(style=CODE[s]).get_style_defs(".highlight") for s in CODE)
+    mine = (ASSETS / "book.css").read_text(encoding="utf-8")
+    figures = theme.stylesheet(DARK, DARK_PAGE)
+    return "\n".join((mine, light, f"{DARK} {{ {dark} }}", figures))
 
 
 def make(out: Path, folder: Path) -> Path:
@@ -212,20 +171,34 @@ def make(out: Path, folder: Path) -> Path:
     """
     stems = [lesson.stem for lesson in lessons.find(folder)]
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    entries = []
     for at, stem in enumerate(stems):
-        ran = out / f"{stem}.ipynb"
-        nb = lessons.read(ran if ran.exists() else folder / ran.name)
-        rows.append((stem, nb, _status(nb, ran)))
-        around = _navigation(stems, at)
-        text = f'<p class="soft">Lesson {stem[:2]}: {rows[-1][2]}</p>\n{body(nb)}'
-        if 'class="plot"' in text:
-            text += f'<script src="plotly.min.js"></script><script>{DRAW}</script>'
-        title = escape(lessons.question(nb))
-        page = PAGE.format(title=title, before=around, after=around, body=text)
+        came, ran = folder / f"{stem}.ipynb", out / f"{stem}.ipynb"
+        nb = lessons.read(ran if ran.exists() else came)
+        status = _status(nb, ran)
+        entries.append(_entry(stem, nb, status))
+        text = body(nb, twins.load(twins.side_file(came)))
+        text, headings = typeset.outline(text)
+        page = PAGE.format(
+            title=escape(lessons.question(nb)),
+            scripts=(PLOTLY if 'class="plot"' in text else "") + SCRIPT,
+            before=_navigation(stems, at, "Lessons"),
+            contents=_on_this_page(headings),
+            body=f'<p class="soft">Lesson {escape(stem[:2])}: {status}</p>\n{text}',
+            after=_navigation(stems, at, "Where to go next"),
+        )
         (out / f"{stem}.html").write_text(page, encoding="utf-8")
     (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    (out / "book.js").write_bytes((ASSETS / "book.js").read_bytes())
     (out / "book.css").write_text(_style(), encoding="utf-8")
-    index = PAGE.format(title="Contents", before="", after="", body=_contents(rows))
+    listed = f'<ol class="lessons">{"".join(entries)}</ol>'
+    index = PAGE.format(
+        title="Ensembles of neural networks",
+        scripts=SCRIPT,
+        before="",
+        contents="",
+        body=f"<h1>Ensembles of neural networks</h1>\n{ABOUT}\n{listed}",
+        after="",
+    )
     (out / "index.html").write_text(index, encoding="utf-8")
     return out / "index.html"

@@ -16,10 +16,12 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 
-from sbtutor import exercises
+from sbtutor import exercises, twins
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+CONTROLS = "[controls: run this cell in JupyterLab to explore]"
+PAGE = 'data-sbtutor="page"'  # marks what a page needs only while it runs
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -55,9 +57,13 @@ def read(path: Path) -> NotebookNode:
 
 
 def write(nb: NotebookNode, path: Path) -> None:
-    """Write a notebook whole or not at all."""
+    """Write a notebook whole or not at all, its lines without leading spaces.
+
+    They would be an eighth of a lesson, as each number of a figure has its line.
+    """
     half = path.with_name(path.name + ".tmp")
-    nbformat.write(nb, half)
+    lines = json.dumps(json.loads(nbformat.writes(nb)), indent=0, ensure_ascii=False)
+    half.write_text(lines + "\n", encoding="utf-8")
     os.replace(half, path)
 
 
@@ -76,6 +82,11 @@ def outputs(nb: NotebookNode) -> Iterator[NotebookNode]:
     return (output for cell in code(nb) for output in cell.get("outputs", []))
 
 
+def html(output: NotebookNode) -> str:
+    """An output's HTML, "" without any."""
+    return "".join(output.get("data", {}).get("text/html", ""))
+
+
 def prose(nb: NotebookNode) -> str:
     """All markdown of a lesson, as one text."""
     return "\n\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
@@ -85,6 +96,17 @@ def question(nb: NotebookNode) -> str:
     """The lesson's title, which is a question: its first `# ` heading."""
     heading = re.search(r"^# +(.+?) *$", prose(nb), re.M)
     return heading[1] if heading else "(untitled)"
+
+
+def objectives(nb: NotebookNode) -> str:
+    """What one can do after the lesson: the list below Objectives, as one sentence."""
+    items = r"^## Objectives\n(?:.*\n)*?((?:- .*\n?(?: .*\n?)*)+)"
+    found = re.search(items, prose(nb), re.M)
+    if not found:
+        return ""
+    points = re.split(r"^- ", found[1], flags=re.M)[1:]
+    told = "; ".join(" ".join(point.split()).rstrip(";.") for point in points)
+    return f"After it you can {told}."
 
 
 def minutes(nb: NotebookNode) -> str:
@@ -134,9 +156,22 @@ def without_widgets(nb: NotebookNode) -> NotebookNode:
     nb.metadata.pop("widgets", None)
     for output in outputs(nb):
         if WIDGET in output.get("data", {}):
-            said = "[controls: run this cell in JupyterLab to explore]"
-            output.data = NotebookNode({"text/plain": said})
+            twin = {k: v for k, v in output.data.items() if k == twins.MIME}
+            output.data = NotebookNode({"text/plain": CONTROLS} | twin)
     return nb
+
+
+def take_twins(nb: NotebookNode) -> dict[str, list[NotebookNode]]:
+    """Take the twins of explorers out of a notebook; returns each cell's, by its id."""
+    taken = {
+        cell.id: [
+            output.data.pop(twins.MIME)
+            for output in cell.get("outputs", [])
+            if twins.MIME in output.get("data", {})
+        ]
+        for cell in code(nb)
+    }
+    return {name: found for name, found in taken.items() if found}
 
 
 def tidy(nb: NotebookNode) -> NotebookNode:
@@ -148,6 +183,7 @@ def tidy(nb: NotebookNode) -> NotebookNode:
         cell.metadata = NotebookNode(kept)
     for number, cell in enumerate(code(nb), start=1):
         cell.execution_count = number
+        cell.outputs = [o for o in cell.outputs if PAGE not in html(o)]
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = number

@@ -1,12 +1,22 @@
-"""Twins of explorers that need no kernel: the figure at each place of its controls."""
+"""Twins of explorers that need no kernel: the figure at each place of its controls.
 
+A twin is long, as its figures are alike. `pack` keeps what they share once.
+"""
+
+import base64
+import gzip
 import itertools
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+
+from sbtutor import files
 
 MIME = "application/vnd.sbtutor.twin+json"
 MOST = 150  # states of one twin
@@ -14,7 +24,7 @@ DIGITS = 4
 
 
 def positions(control: Any) -> list[Any]:
-    """All values that a control can take; a number's, from the least on."""
+    """All values that a control can take, and its own; numbers from the least on."""
     if hasattr(control, "options"):
         return [pair[1] for pair in control._options_full]
     if hasattr(control, "min"):
@@ -22,7 +32,10 @@ def positions(control: Any) -> list[Any]:
         places = [control.min + i * control.step for i in range(count + 1)]
         if hasattr(control, "base"):
             places = [control.base**place for place in places]
-        return [type(control.value)(float(f"{place:.6g}")) for place in places]
+        found = [type(control.value)(float(f"{place:.6g}")) for place in places]
+        # A value that was given need not lie on the grid of the steps.
+        others = [v for v in found if not math.isclose(v, control.value)]
+        return sorted([*others, control.value])
     return [False, True]
 
 
@@ -30,6 +43,8 @@ def spoken(control: Any, value: Any) -> str:
     """A control's value as its readout says it."""
     if hasattr(control, "_options_full"):
         return next(name for name, v in control._options_full if v == value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -67,9 +82,10 @@ def states(
         values: for some controls, the values that the twin has; the others are chosen.
 
     Returns:
-        `controls`: for each one its `label`, the words of its `values`, and `at`, the
-        place of the current one. `figures`: a figure for each combination, the last
-        control's values running fastest. Its `data` and `layout` are plotly's.
+        `controls`: for each one its `label`, the words of its `values`, `at`, the
+        place of the current one, and whether it is a `number`, so that a slider suits
+        it. `figures`: a figure for each combination, the last control's values running
+        fastest. Its `data` and `layout` are plotly's.
     """
     kept = chosen(controls) | {name: list(v) for name, v in (values or {}).items()}
     about = [
@@ -77,7 +93,7 @@ def states(
             "label": control.description or name.replace("_", " "),
             "values": [spoken(control, value) for value in kept[name]],
             "at": kept[name].index(control.value),
-            "number": not hasattr(control, "options"),
+            "number": hasattr(control, "min") or "Slider" in type(control).__name__,
         }
         for name, control in controls.items()
     ]
@@ -86,6 +102,14 @@ def states(
         for combination in itertools.product(*kept.values())
     ]
     return {"controls": about, "figures": figures}
+
+
+def current(twin: Mapping[str, Any]) -> int:
+    """The place among a twin's figures of the one where all its controls are."""
+    at = 0
+    for control in twin["controls"]:
+        at = at * len(control["values"]) + control["at"]
+    return at
 
 
 def slim(figure: go.Figure) -> dict[str, Any]:
@@ -99,6 +123,10 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> Any:
+    if isinstance(value, dict) and "bdata" in value:  # plotly's typed arrays
+        flat = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        shape = [int(n) for n in str(value.get("shape", -1)).split(",")]
+        return _short(flat.reshape(shape).tolist())
     if isinstance(value, dict):
         return {key: _short(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -106,3 +134,73 @@ def _short(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value
+
+
+def pack(twin: Mapping[str, Any], *extra: str) -> dict[str, Any]:
+    """A twin whose figures share all their equal parts.
+
+    Returns:
+        `controls` as they were; `pool`, a list of parts; and for `figures`, and for
+        each of the keys `extra`, lists of places in the pool. A part is
+        `{"is": value}`, `{"list": places}` or `{"has": {key: place}}`.
+    """
+    pool: dict[str, int] = {}  # each part as JSON, which can be looked up
+
+    def place(value: Any) -> int:
+        if isinstance(value, dict):
+            part = {"has": {key: place(item) for key, item in value.items()}}
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            part = {"list": [place(item) for item in value]}
+        else:
+            part = {"is": value}
+        return pool.setdefault(json.dumps(part), len(pool))
+
+    places = {key: [place(v) for v in twin[key]] for key in ("figures", *extra)}
+    parts = [json.loads(part) for part in pool]
+    return {"controls": twin["controls"], "pool": parts, **places}
+
+
+def unpack(twin: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pack` was given."""
+
+    def at(place: int) -> Any:
+        part = twin["pool"][place]
+        if "has" in part:
+            return {key: at(item) for key, item in part["has"].items()}
+        return [at(item) for item in part["list"]] if "list" in part else part["is"]
+
+    lists = {key: twin[key] for key in twin if key not in ("controls", "pool")}
+    whole = {key: [at(place) for place in places] for key, places in lists.items()}
+    return {"controls": twin["controls"], **whole}
+
+
+def side_file(lesson: Path) -> Path:
+    """Where the twins of a committed notebook are kept, which would not fit into it."""
+    return lesson.parent / "twins" / f"{lesson.stem}.json.gz"
+
+
+def save(twins: Mapping[str, Sequence], path: Path) -> None:
+    """Write the twins of a lesson's cells; the same twins give the same bytes."""
+    if not twins:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(twins, separators=(",", ":"), sort_keys=True)
+    files.write_bytes(path, gzip.compress(text.encode(), mtime=0))
+
+
+def load(path: Path) -> dict[str, list]:
+    """The twins of a lesson's cells, by the cells' ids; {} if there is no such file.
+
+    Raises:
+        BrokenFileError: the file was cut short or altered.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise files.BrokenFileError(
+            f"{path} was cut short or altered ({error}); get it again, as with "
+            f"`git checkout -- {path}`"
+        ) from None

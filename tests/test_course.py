@@ -12,7 +12,7 @@ import nbformat
 import psutil
 import pytest
 
-from sbtutor import book, course, lessons
+from sbtutor import course, lessons, twins
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +35,10 @@ go.Figure(go.Scatter(y=[1, 3, 2]), {"title": "a </script> & b", "meta": {"alt": 
 
 # %%
 from ipywidgets import IntSlider
+from sbtutor import explore
+explore.explore(lambda a: go.Figure(go.Scatter(y=[0, a])), a=IntSlider(1, max=2))
+
+# %%
 IntSlider()
 
 # %%
@@ -113,57 +117,27 @@ def test_run_leaves_no_widget_and_no_widget_state(ran):
     assert lessons.WIDGET not in kinds
 
 
+def test_run_keeps_the_twins_of_explorers_for_the_book(ran):
+    nb = lessons.read(ran[0] / "01_good.ipynb")
+    ((cell, (twin,)),) = lessons.take_twins(nb).items()
+    assert cell == "01-from-ipywidgets-import-intslider"
+    assert [f["data"][0]["y"] for f in twins.unpack(twin)["figures"]] == [
+        [0, 0],
+        [0, 1],
+        [0, 2],
+    ]
+    assert lessons.take_twins(nb) == {}
+    page = (ran[0] / "01_good.html").read_text()
+    assert page.count('type="range"') == 1
+    assert page.count(lessons.CONTROLS) == 1  # the slider on its own has no twin
+
+
 def test_the_book_names_each_lesson_and_its_failure(ran):
     page = (ran[0] / "index.html").read_text()
     assert '<a href="01_good.html">Does 01_good work?</a>' in page
-    assert "preset smoke" in page
+    assert "run at preset smoke" in page
     assert "failed: code cell 3: ZeroDivisionError: division by zero" in page
     assert "did the kernel die?" in page
-
-
-def test_the_book_refers_to_no_other_host(ran):
-    for page in ran[0].glob("*.html"):
-        links = [word for word in page.read_text().split('"') if "//" in word[:9]]
-        # A name of MathML's, which nobody fetches.
-        assert set(links) <= {"http://www.w3.org/1998/Math/MathML"}
-
-
-def test_the_book_in_a_browser(ran, browser):
-    page, trouble = browser.new_page(viewport={"width": 700, "height": 800}), []
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("console", lambda message: trouble.append(message.text))
-
-    def local_only(route):
-        url = route.request.url
-        if url.startswith(("file:", "data:", "blob:")):
-            route.continue_()
-        else:
-            trouble.append(url)
-            route.abort()
-
-    page.route("**/*", local_only)
-    page.goto((ran[0] / "index.html").as_uri())
-    page.get_by_text("Does 01_good work?").click()
-    page.wait_for_selector(".plot .scatterlayer path.js-line")
-    assert page.locator(".plot").get_attribute("aria-label") == "up"
-    assert page.locator(".plot .gtitle").text_content() == "a </script> & b"
-    assert page.locator("math mfrac").bounding_box()["height"] > 10
-    width = "[document.documentElement.scrollWidth, window.innerWidth]"
-    assert len(set(page.evaluate(width))) == 1, "the page, not the table, scrolls"
-    page.get_by_text("the second").click()
-    page.get_by_text("02_bad →").wait_for(state="detached")
-    assert page.locator("h1").text_content() == "Does 02_bad work?"
-    page.get_by_text("03_dead →").first.click()
-    assert page.locator("h1").text_content() == "Does 03_dead work?"
-    page.close()
-    assert trouble == []
-
-
-def test_the_book_shows_committed_lessons_that_were_not_run(tmp_path):
-    write_lesson(tmp_path, "00_only", "# %%\n1\n")
-    index = book.make(tmp_path / "out", tmp_path)
-    assert "as it came, not run here" in index.read_text()
-    assert "Does 00_only work?" in (tmp_path / "out" / "00_only.html").read_text()
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -198,11 +172,27 @@ def test_build_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     built = []
     for _ in range(2):
         assert course.main(command) == 0
-        built.append((tmp_path / "01_good.ipynb").read_bytes())
+        side = tmp_path / "twins" / "01_good.json.gz"
+        built.append([p.read_bytes() for p in (tmp_path / "01_good.ipynb", side)])
     assert built[0] == built[1]
     nb = lessons.read(tmp_path / "01_good.ipynb")
-    assert [cell.execution_count for cell in lessons.code(nb)] == [1, 2, 3, 4]
+    assert [cell.execution_count for cell in lessons.code(nb)] == [1, 2, 3, 4, 5]
     assert not any("injected-parameters" in lessons.tags(cell) for cell in nb.cells)
+
+
+def test_build_puts_twins_beside_the_notebook_and_says_which_are_long(tmp_path, capsys):
+    lesson = tmp_path / "01_x.ipynb"
+    figures = [{"data": [{"y": [i] * 10}], "layout": {}} for i in range(3)]
+    short = twins.pack({"controls": [], "figures": figures[:1]})
+    course._keep_twins({"cell": [short]}, lesson)
+    assert twins.load(twins.side_file(lesson)) == {"cell": [short]}
+    assert capsys.readouterr().out == ""
+    figures[0]["layout"] = {"title": "x" * 700_000}
+    long = twins.pack({"controls": [], "figures": figures})
+    course._keep_twins({"cell": [long]}, lesson)
+    assert "cell: its twin takes 700 kB of the book's page" in capsys.readouterr().out
+    course._keep_twins({}, lesson)
+    assert not twins.side_file(lesson).exists()
 
 
 def test_build_leaves_the_old_notebook_of_a_lesson_that_fails(tmp_path):
@@ -277,56 +267,9 @@ def test_facts_of_a_lesson():
     assert lessons.compute_minutes(nb) == 1.5
     assert lessons.compute_minutes(notebook("# Why?")) == 0
     assert lessons.parameters(nb) == []
-
-
-@pytest.mark.parametrize(
-    "latex",
-    [
-        r"\mathbb{E}_{i \ne j}\, P(\hat y_i \neq \hat y_j)",
-        r"\operatorname{DER} = \frac{\sum_{i<j} d_{ij}}{\text{50\% of } n} \le 1",
-        r"\operatorname*{arg\,max}_c \bar p_c, \quad \arg\min_w \|w\|_2^2",
-        r"f(x) = \begin{cases} 1 & x > 0 \\ 0 & \text{else} \end{cases}",
-        r"\begin{aligned} a &= |b| \\ &= \left\lVert c \right\rVert \end{aligned}",
-        r"\varepsilon^\ast = \rho g / \lVert g \rVert, \mathbb{1}[a \sim b]",
-    ],
-)
-def test_formulas_become_mathml(latex):
-    from xml.etree import ElementTree
-
-    tree = ElementTree.fromstring(book.mathml(latex, "block"))
-    text = "".join(tree.itertext())
-    assert "\\" not in text
-    assert "&" not in text
-
-
-@pytest.mark.parametrize(
-    ("latex", "match"),
-    [
-        (r"a \nosuchthing b", r"cannot typeset '\\\\nosuchthing' in"),
-        ("a & b", r"cannot typeset '&' in"),
-        (r"\left( a", r"cannot typeset \$\\left\( a\$: Extra"),
-    ],
-)
-def test_formulas_that_cannot_be_typeset_are_named(latex, match):
-    with pytest.raises(ValueError, match=match):
-        book.mathml(latex)
-
-
-def test_money_and_code_are_no_formulas():
-    page = book.markdown("It costs $5 and $6, `$a$`.\n\n```python\nx = '$b$'\n```\n")
-    assert "<math" not in page
-    assert "$5 and $6" in page
-    assert book.markdown("so $a$ and $b$-wise").count("<math") == 2
-
-
-def test_figures_are_described_and_cannot_break_out_of_their_page():
-    spec = {"data": [{"name": "</script><b>"}], "layout": {"title": {"text": '<i>"T"'}}}
-    page = book.figure(spec)
-    assert 'aria-label=" &quot;T&quot;"' in page
-    assert page.count("</script>") == 1
-    spec["layout"]["meta"] = {"alt": "error falls"}
-    assert 'aria-label="error falls"' in book.figure(spec)
-    assert 'aria-label="figure"' in book.figure({"data": []})
+    said = "# W\n\n## Objectives\n\nYou can\n\n- a *b*;\n- c, and\n  d.\n\nNot:\n- e"
+    assert lessons.objectives(notebook(said)) == "After it you can a *b*; c, and d."
+    assert lessons.objectives(nb) == ""
 
 
 def test_own_kernel_comes_before_the_users(tmp_path, monkeypatch):

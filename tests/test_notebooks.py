@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sbtutor import book, lessons
+from sbtutor import describe, lessons, typeset
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
@@ -93,7 +93,7 @@ def test_follows_the_skeleton(nb):
 
 def test_formulas_and_tables_can_be_typeset(nb):
     page = "".join(
-        book.markdown(c.source) for c in nb.cells if c.cell_type == "markdown"
+        typeset.markdown(c.source) for c in nb.cells if c.cell_type == "markdown"
     )
     assert not re.search(r"\|\s*:?-{3,}", page), "a markdown table is not recognised"
 
@@ -101,5 +101,5 @@ def test_formulas_and_tables_can_be_typeset(nb):
 def test_figures_say_what_they_show(nb):
     for output in lessons.outputs(nb):
         if lessons.PLOTLY in output.get("data", {}):
-            assert 'aria-label="figure"' not in book.figure(output.data[lessons.PLOTLY])
+            assert describe.alt(output.data[lessons.PLOTLY]) != "figure"
             assert "image/png" in output.data, "run `make notebooks` with Chromium"
