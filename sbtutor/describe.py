@@ -15,6 +15,7 @@ from sbtutor import traces
 
 ROWS = 40  # of a table; figures with more are summed up,
 BYTES = 1500  # or with more bytes of HTML
+SINGLE = ", single"  # ends the name of a series of single runs behind their mean
 SUMMED = ["series", "count", "first", "last", "min", "median", "max"]
 
 Number = int | float | np.number
@@ -99,26 +100,26 @@ def table(spec: traces.Spec, size: int = BYTES) -> Table:
 
     Series over the same x stand side by side, others one below the other. An interval
     follows its value in brackets; a small heatmap is written out; images are told by
-    their captions. A figure of more than ROWS rows, or more than `size` bytes of HTML,
-    is summed up, one row a series: how many values, the first, the last, the least,
-    the middle and the greatest.
+    their captions. If that takes more than ROWS rows, or `size` bytes of HTML, single
+    runs are left out; if it still does, there is one row a series: how many values, the
+    first, the last, the least, the middle and the greatest.
     """
     images, series, grids = traces.images(spec), traces.series(spec), traces.grids(spec)
     if images:
         rows = [[str(i + 1), words] for i, words in enumerate(images[:ROWS])]
         return [["image", "caption"], *rows]
-    whole: Table = []
     if len(grids) == 1 and grids[0][3].size <= 64:
         name, x, y, z = grids[0]
-        whole = [
-            [name, *map(_say, x)],
-            *([_say(a), *map(_say, b)] for a, b in zip(y, z)),
-        ]
-    elif not grids and sum(len(s.x) for s in series) <= 4 * ROWS:
-        whole = _points(series, spec)
-    if whole and len(whole) - 1 <= ROWS and len(_html(whole).encode()) <= size:
-        return whole
-    rows = [_sum(s.name, s.y if s.y.dtype.kind == "f" else s.x) for s in series]
+        cells = [[_say(a), *map(_say, b)] for a, b in zip(y, z)]
+        return [[name, *map(_say, x)], *cells]
+    means = [s for s in series if not s.name.endswith(SINGLE)]
+    for some in (series, means) if not grids else ():
+        if some and sum(len(s.x) for s in some) <= 4 * ROWS:
+            whole = _points(some, spec)
+            if len(whole) - 1 <= ROWS and len(_html(whole).encode()) <= size:
+                return whole
+    told = [s for s in series if len(s.x) > 1 or not grids]  # not a map's marks
+    rows = [_sum(s.name, s.y if s.y.dtype.kind == "f" else s.x) for s in told]
     rows += [_sum(name, z.ravel()) for name, _, _, z in grids]
     return [SUMMED, *filter(None, rows)][: ROWS + 1]
 
@@ -164,7 +165,9 @@ def _points(series: list[traces.Series], spec: traces.Spec) -> Table:
         for s in series
         for i in range(len(s.x))
     ]
-    if all(name == y for name, _, y in rows):  # the axis is made of the names
+    if all(
+        name.removesuffix(SINGLE) == y for name, _, y in rows
+    ):  # the axis is made of the names
         return [["series", x_title], *(row[:2] for row in rows)]
     return [["series", x_title, y_title], *rows]
 

@@ -107,7 +107,7 @@ def intervals(
                 mode="markers",
                 marker=dict(color=style["marker"]["color"], size=5, opacity=0.4),
                 showlegend=False,
-                name=f"{row['method']}, single",
+                name=row["method"] + describe.SINGLE,
                 hoverinfo="x",
             )
         figure.add_scatter(
@@ -175,7 +175,7 @@ def scatter(
             y=part[y],
             mode="markers",
             marker={**style["marker"], "size": 5, "opacity": 0.35},
-            name=f"{name}, single",
+            name=name + describe.SINGLE,
             showlegend=False,
             hoverinfo="skip",
         )

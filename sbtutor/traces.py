@@ -31,6 +31,8 @@ def series(spec: Spec) -> list[Series]:
         if trace.get("fill") == "toself":
             band, half = (x, y), len(x) // 2
             continue
+        if trace.get("mode") == "lines" and trace.get("hoverinfo") == "skip":
+            continue  # it guides the eye
         x, y = x[: len(y)], y[: len(x)]
         bars = [_bar(trace.get(f"error_{a}"), v) for a, v in (("x", x), ("y", y))]
         if band and len(band[0]) == 2 * len(x) and list(band[0][: len(x)]) == list(x):

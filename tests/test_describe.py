@@ -90,6 +90,41 @@ def test_error_bars_become_intervals():
         ["a", "1 [0.5, 2]"],
         ["b", "2 [1, 4]"],
     ]
+    frame["values"] = [[0.75], [3.0]]
+    figure = plots.intervals(frame, "T", "nll", points="values")
+    assert ["b, single", "3"] in describe.table(spec(figure))
+
+
+def test_single_runs_are_left_out_where_they_are_too_many():
+    count = describe.ROWS
+    frame = pd.DataFrame(
+        {
+            "label": ["a", "b"] * count,
+            "x": np.arange(2.0 * count),
+            "y": np.tile([1.0, 2.0], count),
+        }
+    )
+    figure = plots.scatter(frame.iloc[:6], "x", "y", "label", "T", "trace", "der")
+    few = describe.table(spec(figure))
+    assert ["b, single", "5", "2"] in few
+    assert len(few) == 1 + 6 + 2
+    figure = plots.scatter(frame, "x", "y", "label", "T", "trace", "der")
+    head, *rows = describe.table(spec(figure))
+    assert head == ["series", "trace", "der"]
+    assert [row[0] for row in rows] == ["a", "b"]
+    assert rows[0][1].startswith("39 [")
+
+
+def test_lines_and_marks_that_guide_the_eye_are_left_out():
+    frame = pd.DataFrame({"label": ["a", "b"], "x": [1.0, 2.0], "y": [3.0, 4.0]})
+    figure = plots.scatter(frame, "x", "y", "label", "T", "x", "y", connect=["a", "b"])
+    names = {row[0] for row in describe.table(spec(figure))[1:]}
+    assert names == {"a, single", "a", "b, single", "b"}
+    square = np.arange(100.0).reshape(10, 10)
+    figure = plots.surface(
+        range(10), range(10), square, "T", "x", "y", "loss", {"mark": (1.0, 2.0)}
+    )
+    assert [row[0] for row in describe.table(spec(figure))[1:]] == ["loss"]
 
 
 def test_many_points_are_summed_up():
