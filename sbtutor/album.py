@@ -1,25 +1,23 @@
-"""Figures of a close-up: many images in one picture, calibration, members' tables.
+"""Figures of a close-up: many images in one picture, captions, calibration.
 
 An explorer draws them anew while a slider moves, so each is made of few traces.
 """
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
+import torch
 from PIL import Image
 from scipy import stats
-from torch import Tensor
 
 from sbtutor import close_up, metrics, theme
 from sbtutor.close_up import CloseUp
 
 GAP = 0.12  # between tiles, in images
-ROOM = 0.36  # for the two lines of a caption, in images
+ROOM = 0.46  # for the three lines of a caption, in images
 TILE = 122  # pixels from one image to the next on the page
 TEMPLATE = theme.TEMPLATE.to_plotly_json()  # plain, as plotly copies objects slowly
 
@@ -83,7 +81,7 @@ def tiles(
 
     Args:
         images: as in `mosaic`.
-        captions: n texts of one or two lines (`<br>`).
+        captions: n texts of up to three lines (`<br>`).
         hover: n longer texts, shown when the mouse is at the caption.
         columns: images in a row.
         axis: "" for a figure's first pair of axes, "2" for the second.
@@ -129,8 +127,8 @@ def gallery(
     hover: Sequence[str] | None = None,
     columns: int = 6,
 ) -> go.Figure:
-    """As `plots.gallery`, in a tenth of the time; captions have up to two lines."""
-    told = ", ".join(caption.replace("<br>", ": ") for caption in captions)
+    """As `plots.gallery`, in a tenth of the time; captions have up to three lines."""
+    told = "; ".join(map(spoken, captions))
     alt = f"{title}. {len(images)} images: {told or 'none'}."
     traces, layout = [], {"xaxis": dict(visible=False), "yaxis": dict(visible=False)}
     if len(images):
@@ -140,10 +138,28 @@ def gallery(
     return figure(traces, title, alt, **layout, **size)
 
 
-def tally(votes: Tensor, classes: Sequence[str]) -> str:
-    """The members' votes on one image, (M,), as `Coat 3, Shirt 1`."""
-    counted = Counter(votes.tolist()).most_common()
-    return ", ".join(f"{briefly(classes[c])} {n}" for c, n in counted)
+def caption(
+    label: int, counts: Sequence[int] | np.ndarray, classes: Sequence[str]
+) -> str:
+    """The true class, and below it the two classes with the most votes.
+
+    Args:
+        label: the true class.
+        counts: how many members vote for each class.
+        classes: the names of the classes.
+    """
+    best = np.argsort(-np.asarray(counts), kind="stable")
+    best = [c for c in best if counts[c]]
+    lines = [f"{briefly(classes[c])} {counts[c] / sum(counts):.0%}" for c in best[:2]]
+    more = ", …" if len(best) > 2 else ""
+    return f"<b>{briefly(classes[label])}</b><br>{'<br>'.join(lines)}{more}"
+
+
+def spoken(caption: str) -> str:
+    """A caption as plain words: `Shirt: Coat 75%, Shirt 25%`."""
+    first, *rest = caption.split("<br>")
+    first = first.removeprefix("<b>").removesuffix("</b>")
+    return f"{first}: {', '.join(rest)}" if rest else first
 
 
 def briefly(name: str) -> str:
@@ -222,16 +238,6 @@ def wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return middle - half, middle + half
 
 
-def members_html(table: pd.DataFrame, caption: str) -> str:
-    """`close_up.table` as an HTML table."""
-    names = ["accuracy", "Brier score", "ECE", "log10 Fisher trace"]
-    shown = table.set_axis(names, axis=1)
-    html = shown.to_html(
-        float_format=lambda v: f"{v:.3f}", na_rep="", border=0, justify="right"
-    )
-    return html.replace("<thead>", f"<caption>{caption}</caption><thead>", 1)
-
-
 def disputed(
     run: CloseUp, images: np.ndarray, classes: Sequence[str], count: int, title: str
 ) -> go.Figure:
@@ -245,10 +251,7 @@ def disputed(
         title: what the figure shows.
     """
     at = close_up.most_disputed(run, count).tolist()
-    votes = close_up.votes(run)
-    captions = [
-        f"{briefly(classes[run.labels[n]])}<br>{tally(votes[:, n], classes)}"
-        for n in at
-    ]
+    votes = torch.nn.functional.one_hot(close_up.votes(run), len(classes)).sum(0)
+    captions = [caption(int(run.labels[n]), votes[n].tolist(), classes) for n in at]
     hover = [ballot(run, n, classes) for n in at]
     return gallery(images[at], captions, title, hover)

@@ -24,7 +24,7 @@ from sbtutor.sharp_images import (
 )
 
 EVERY = "all"  # classes
-SCATTER = 230  # pixels
+SCATTER, BETWEEN, MARGIN = 230, 60, 80  # heights in pixels
 
 
 def members_figure(
@@ -66,9 +66,7 @@ def members_figure(
     shown = window(order(given, by, measure, kept), where, count)
     disputed = getattr(given, measure)
     rank, low, high = rank_correlation(given.sharp[kept], disputed[kept])
-    votes = [_votes(given.counts[n], classes) for n in shown]
-    true = [album.briefly(classes[labels[n]]) for n in shown]
-    captions = [f"{t}<br>{v}" for t, v in zip(true, votes)]
+    captions = [album.caption(int(labels[n]), given.counts[n], classes) for n in shown]
     tiles, hidden = album.tiles(images[shown], captions, captions, axis="2")
     title = f"{where} by {SORTS[by]}" + (f": {method}" if method else "")
     what = f"{len(kept)} images" + ("" if of_class == EVERY else f" of {of_class}")
@@ -76,12 +74,12 @@ def members_figure(
     alt = (
         f"{title}. {what}, {MEASURES[measure]} against log10 Fisher trace: "
         f"{correlation}. Shown, true class and votes: "
-        f"{'; '.join(f'{t}: {v}' for t, v in zip(true, votes))}."
+        f"{'; '.join(map(album.spoken, captions))}."
     )
     tall = album.height(len(shown))
-    whole = tall + SCATTER + 130
+    inner = tall + SCATTER + BETWEEN
     hidden["xaxis2"] |= dict(anchor="y2", domain=[0, 1])
-    hidden["yaxis2"] |= dict(anchor="x2", domain=[0, tall / (whole - 110)])
+    hidden["yaxis2"] |= dict(anchor="x2", domain=[0, tall / inner])
     return album.figure(
         [*_scatter(given.sharp, disputed, kept, shown), *tiles],
         f"{title}<br><sup>{what}, {correlation}</sup>",
@@ -89,21 +87,11 @@ def members_figure(
         "mean log10 Fisher trace (sharper to the right)",
         MEASURES[measure],
         width=760,
-        height=whole,
-        margin=dict(l=60, r=20, t=70, b=40),
-        yaxis=dict(domain=[1 - SCATTER / (whole - 110), 1]),
+        height=inner + MARGIN,
+        margin=dict(l=60, r=20, t=MARGIN - 10, b=10),
+        yaxis=dict(domain=[1 - SCATTER / inner, 1]),
         legend=dict(orientation="h", x=1, xanchor="right", y=1, yanchor="bottom"),
         **hidden,
-    )
-
-
-def _votes(counts: np.ndarray, classes: Sequence[str]) -> str:
-    """Shares of the votes, the three largest: `Coat 75 %, Shirt 25 %`."""
-    best = np.argsort(-counts, kind="stable")[:3]
-    return ", ".join(
-        f"{album.briefly(classes[c])} {counts[c] / counts.sum():.0%}"
-        for c in best
-        if counts[c]
     )
 
 
@@ -174,7 +162,7 @@ def members(
             options=[(words, m) for m, words in MEASURES.items()],
             description="disagreement",
         ),
-        where=ipywidgets.ToggleButtons(options=WHERE),
+        where=ipywidgets.Dropdown(options=WHERE, description="show the"),
         of_class=ipywidgets.Dropdown(
             options=[EVERY, *images.classes], description="true class"
         ),

@@ -164,6 +164,16 @@ def row_html(row: pd.Series, about: pd.Series) -> str:
     )
 
 
+def members_html(table: pd.DataFrame, caption: str) -> str:
+    """`close_up.table` as an HTML table."""
+    names = ["accuracy", "Brier score", "ECE", "log10 Fisher trace"]
+    shown = table.set_axis(names, axis=1)
+    html = shown.to_html(
+        float_format=lambda v: f"{v:.3f}", na_rep="", border=0, justify="right"
+    )
+    return html.replace("<thead>", f"<caption>{caption}</caption><thead>", 1)
+
+
 class _Below:
     """The close-up of a run, below the figure."""
 
@@ -211,7 +221,7 @@ class _Below:
         )
         n = len(run.labels)
         caption = f"{about['name']} on the {n} images of the close-up"
-        self.words.value = row_html(row, about) + album.members_html(
+        self.words.value = row_html(row, about) + members_html(
             close_up.table(run), caption
         )
         matrix = close_up.disagreement_matrix(run).numpy()

@@ -152,11 +152,11 @@ def test_the_gallery_shows_the_images_in_order(where, given, kept, images):
     assert greys == kept.places[at].tolist()
     short = ("ant", "bee", "cow", "dog")
     for n, caption in zip(at, captions):
-        true, votes = caption.split("<br>")
-        assert true == short[kept.labels[n]]
+        true, most, *_ = caption.split("<br>")
+        assert true == f"<b>{short[kept.labels[n]]}</b>"
         best = given.counts[n].argmax()
         share = given.counts[n][best] / given.counts[n].sum()
-        assert votes.startswith(f"{short[best]} {share:.0%}")
+        assert most == f"{short[best]} {share:.0%}"
     ring = figure.data[1]
     assert list(ring.x) == pytest.approx(given.sharp[at], abs=1e-3)
     assert list(ring.y) == pytest.approx(given.js[at], abs=1e-4)
@@ -176,7 +176,7 @@ def test_one_class_shows_its_images_only(given, kept, images):
     _, captions = shown(figure)
     of_class = labels == 1
     assert len(captions) == of_class.sum() == len(figure.data[0].x)
-    assert {caption.split("<br>")[0] for caption in captions} == {"bee"}
+    assert {caption.split("<br>")[0] for caption in captions} == {"<b>bee</b>"}
     rank = stats.spearmanr(given.sharp[of_class], given.votes[of_class]).statistic
     assert f"rank correlation {rank:.2f} [" in figure.layout.title.text
     assert f"rank correlation {rank:.2f} [" in figure.layout.meta["alt"]
@@ -280,3 +280,17 @@ def test_calibration_shows_each_full_bin_with_its_interval(kept):
         )
         assert (np.array(trace.error_y.arrayminus) >= 0).all()
         assert low.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([0, 4, 0, 0], "<b>cow</b><br>bee 100%"),
+        ([1, 0, 3, 0], "<b>cow</b><br>cow 75%<br>ant 25%"),
+        ([1, 0, 1, 2], "<b>cow</b><br>dog 50%<br>ant 25%, …"),
+    ],
+)
+def test_a_caption_names_the_truth_and_the_most_votes(counts, expected):
+    assert album.caption(2, counts, CLASSES) == expected
+    words = album.spoken(expected)
+    assert words == expected.replace("<b>cow</b><br>", "cow: ").replace("<br>", ", ")

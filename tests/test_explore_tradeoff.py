@@ -272,7 +272,7 @@ def test_the_close_up_is_that_of_the_run_and_its_members(runs, kept, images):
     most = close_up.most_disputed(run, len(captions))
     short = ["ant", "bee", "cow"]
     assert [c.split("<br>")[0] for c in captions] == [
-        short[label] for label in kept.labels[most]
+        f"<b>{short[label]}</b>" for label in kept.labels[most]
     ]
     assert f"{close_up.table(run).loc['ensemble', 'accuracy']:.3f}" in words.value
 
