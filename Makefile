@@ -6,15 +6,16 @@ READY = .venv/ready
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout
 THREADS = OMP_NUM_THREADS=1
 
-.PHONY: help course lab book versions test test-full lint notebooks clean
+.PHONY: help doctor course lab book versions test test-full lint notebooks clean
 
 help:
+	@echo "make doctor           what this computer lacks for the course, if anything"
 	@echo "make course           run every lesson, make the book (runs/course/index.html)"
 	@echo "make course PRESET=smoke   the same in a few minutes, on tiny data"
 	@echo "make lab              open the lessons in JupyterLab"
 	@echo "make book             make the book again, without running anything"
 	@echo "make versions         for teachers: lessons for students, with solutions, with notes"
-	@echo "make test             all tests, lessons included, under 10 minutes"
+	@echo "make test             all tests, lessons and JupyterLab included, under 20 minutes"
 	@echo "make test-full        the long tests: lessons at preset class, tables compared"
 	@echo "make lint             ruff: rules and format"
 	@echo "make notebooks        for maintainers: rebuild notebooks/*.ipynb from their sources"
@@ -22,6 +23,9 @@ help:
 
 $(READY): pyproject.toml tools/install.sh
 	@sh tools/install.sh
+
+doctor: $(READY)
+	@$(PY) -m sbtutor.doctor
 
 course: $(READY)
 	@echo "== running the lessons at preset $(PRESET), two at a time"
