@@ -56,7 +56,7 @@ def trend(
         return "has no values"
 
     def say(i: int) -> str:
-        known = low is not None and high is not None
+        known = low is not None and high is not None and np.isfinite(high[i] - low[i])
         return number(values[i]) + (f" {interval(low[i], high[i])}" if known else "")
 
     first, last = kept[0], kept[-1]

@@ -40,6 +40,8 @@ def test_trend_says_which_way_values_go(y, said):
 def test_trend_gives_the_intervals_of_what_it_names():
     said = describe.trend([1, 2, 4], [3, 1, 2], [2, 0, 1], [4, 2, 3])
     assert said == "falls from 3 [2, 4] to 1 [0, 2] at 2, then rises to 2 [1, 3]"
+    one_run = describe.trend([1, 2], [3, 1], [np.nan, 0], [np.nan, 2])
+    assert one_run == "falls from 3 to 1 [0, 2]"
 
 
 def test_a_figure_without_words_is_described_by_its_data():

@@ -344,6 +344,7 @@ plots.lines(
 # But look at how far each one falls. Whoever takes the best of many on a few validation images
 # takes what is good, and also what is lucky there. The luck does not come along to the test
 # images. What happens with a larger pool? We select from random parts of ours, of several sizes.
+# (Bands: about 95 % intervals of the mean over such parts.)
 
 
 # %%
@@ -361,9 +362,14 @@ times = 5 if preset == "smoke" else 40
 found = torch.tensor([[selected(P, draw) for _ in range(times)] for P in sizes])
 
 # %%
-series = dict(zip(("validation", "test"), found.mean(1).T.numpy().round(4).tolist()))
+middle, half = found.mean(1), 2 * found.std(1) / times**0.5  # about 95 %
+low, middle, high = (
+    dict(zip(("validation", "test"), ends.T.numpy().round(4).tolist()))
+    for ends in (middle - half, middle, middle + half)
+)
+bands = {name: (low[name], high[name]) for name in middle}
 title = f"Ensembles of {K} from parts of one pool, mean of {times} parts"
-plots.lines(sizes, series, title, "networks to choose from", "NLL (nats)")
+plots.lines(sizes, middle, title, "networks to choose from", "NLL (nats)", bands)
 
 # %%
 gap = (found[..., 1] - found[..., 0]).mean(1)
