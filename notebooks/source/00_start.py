@@ -349,8 +349,8 @@ check.points_gained(my_points_gained)
 # member it is smaller; and whoever picks that member by its test accuracy has used the test images
 # to choose.</details>
 #
-# **4. One more run** (easy, 3 minutes). In the eight pairs of ensembles above, SAM had a higher
-# accuracy under shift six times, and a lower one twice. You train one more pair with another seed
+# **4. One more run** (easy, 3 minutes). Of the eight pairs of ensembles behind these figures, SAM
+# had a higher accuracy under shift in six, and a lower one in two. You train one more pair with another seed
 # (write `seed = 100` in the parameters cell and run the lesson again). Suppose that SAM's comes
 # out *lower*. What follows?
 #

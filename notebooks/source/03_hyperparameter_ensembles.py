@@ -516,7 +516,7 @@ for name, ensembles in groups.items():
 # the same?
 
 # %%
-my_order = ["hyper-deep", "fixed-init", "deep"]
+my_order = ["deep", "fixed-init", "hyper-deep"]  # change me
 same_by_accuracy = True
 lesson.guess("order by NLL, the best first", my_order)
 lesson.guess("the same order by accuracy", same_by_accuracy)
