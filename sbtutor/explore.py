@@ -6,47 +6,28 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import anywidget
 import ipywidgets
 import plotly.graph_objects as go
-import traitlets
 
 from sbtutor import describe, twins
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
-class Clicks(anywidget.AnyWidget):
+class Clicks(ipywidgets.Text):
     """Tells the kernel which point of its explorer's figure was clicked.
 
     The figure is drawn by JupyterLab's plotly extension and stays an ordinary output:
     plotly's own FigureWidget would cost 5 MB each and go stale when the page is
-    reloaded. The event's point comes as its `customdata`.
+    reloaded. `assets/lab.js` writes the point's `customdata` into this hidden field.
+    (A widget of anywidget's is dead where a page takes over two seconds to draw.)
     """
 
-    _esm = """
-    export default {
-      render({ model, el }) {
-        el.style.display = "none";
-        const listen = () => {
-          const explorer = el.closest(".sbtutor-explorer");
-          for (const plot of explorer?.querySelectorAll(".js-plotly-plot") ?? []) {
-            if (plot.sbtutorHears || !plot.on) continue;
-            plot.sbtutorHears = true;
-            plot.on("plotly_click", (event) => {
-              const point = event.points.find((p) => p.customdata !== undefined);
-              if (point === undefined) return;
-              model.set("clicked", { point: point.customdata, at: Date.now() });
-              model.save_changes();
-            });
-          }
-        };
-        const often = setInterval(listen, 200);
-        return () => clearInterval(often);
-      },
-    };
-    """
-    clicked = traitlets.Dict().tag(sync=True)
+    def __init__(self, on_click: Callable[[Any], None] | None = None) -> None:
+        super().__init__(layout={"display": "none"})
+        self.add_class("sbtutor-clicks")
+        if on_click is not None:
+            self.observe(lambda c: on_click(json.loads(c["new"])["point"]), "value")
 
 
 class Explorer(ipywidgets.VBox):
@@ -68,16 +49,14 @@ class Explorer(ipywidgets.VBox):
         """Draw the first figure; see `explore` for the arguments."""
         self.draw, self.controls, self.twin = draw, dict(controls), twin
         self.figure = ipywidgets.Output()
-        clicks = Clicks()
-        if on_click is not None:
-            clicks.observe(lambda c: on_click(c["new"]["point"]), names="clicked")
         for name, control in self.controls.items():
             control.description = control.description or name.replace("_", " ")
             control.style.description_width = "initial"
             control.layout.width = "420px"
             control.observe(self._follow, names="value")
         self.show()
-        super().__init__([*self.controls.values(), self.figure, clicks, *below])
+        clicked = Clicks(on_click)
+        super().__init__([*self.controls.values(), self.figure, clicked, *below])
         self.add_class("sbtutor-explorer")
 
     # The output is set, not captured: a captured one makes nbclient talk back to the
@@ -102,7 +81,7 @@ class Explorer(ipywidgets.VBox):
             return bundle
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         twin = twins.states(self.draw, self.controls, self.twin)
-        return data | {twins.MIME: twin}, metadata
+        return data | {twins.MIME: twins.pack(twin)}, metadata
 
 
 def put(output: ipywidgets.Output, figure: go.Figure) -> None:

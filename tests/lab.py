@@ -1,0 +1,316 @@
+"""JupyterLab as a learner has it: a server, a page, and what a page shows."""
+
+import ast
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from sbtutor import lessons
+
+WAIT = 120_000  # milliseconds; generous, as nothing here is a measurement
+
+# All cells are in the page, on screen or not; nothing is fetched, nothing pops up.
+OVERRIDES = {
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+}
+FLAGS = [
+    "--no-browser",
+    "--ip=127.0.0.1",
+    "--allow-root",
+    "--expose-app-in-browser",  # so that commands need no clicks through menus
+    "--ServerApp.port_retries=0",
+    "--LabApp.news_url=",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+]
+SESSION = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session"
+
+
+class Server(NamedTuple):
+    """A running JupyterLab: its address, and the token that opens it."""
+
+    base: str
+    token: str
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serve(root: Path, work: Path, **env: str):
+    """JupyterLab on the folder `root`; `work` gets its log and all that it keeps.
+
+    Its kernels run this very interpreter, and see the variables `env`.
+    """
+    app = work / "app"
+    app.mkdir(parents=True)
+    (app / "overrides.json").write_text(json.dumps(OVERRIDES))
+    kept = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    kept += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    env = {**os.environ, **env, **{name: str(work / name) for name in kept}}
+    env |= lessons.own_kernel(work / "kernel")
+    port, token = _free_port(), secrets.token_hex(12)
+    command = [sys.executable, "-m", "jupyterlab", *FLAGS, f"--port={port}"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
+    command += [f"--LabApp.app_settings_dir={app}"]
+    log = work / "lab.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, env=env, stdout=out, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    try:
+        server = Server(f"http://127.0.0.1:{port}", token)
+        _wait(server, process, log)
+        yield server
+    finally:
+        _end(process)
+
+
+def _wait(server: Server, process: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + WAIT / 1000
+    while True:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{server.base}/api?token={server.token}").close()
+            return
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the server and its kernels, which are in its process group."""
+    for how, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
+
+
+def open_page(browser, server: Server, trouble: list[str]):
+    """An empty page that reaches the server only; `trouble` gets all complaints."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(WAIT)
+    page.on("pageerror", lambda error: trouble.append(f"page error: {error}"))
+
+    def heard(message):
+        if message.type == "error":
+            at = message.location.get("url", "")
+            trouble.append(f"console: {message.text} ({at})")
+
+    def refused(route):
+        trouble.append(f"outside request: {route.request.url}")
+        route.abort()
+
+    ours = (server.base, server.base.replace("http", "ws"), "data:", "blob:", "about:")
+    page.on("console", heard)
+    page.route(lambda url: not url.startswith(ours), refused)
+    page.on(
+        "websocket",
+        lambda ws: ws.url.startswith(ours) or trouble.append(f"outside: {ws.url}"),
+    )
+    return page
+
+
+def open_lesson(page, server: Server, name: str) -> None:
+    """Open a notebook of the server's folder."""
+    page.goto(f"{server.base}/lab/tree/{name}?token={server.token}&reset")
+    settle(page)
+
+
+def settle(page) -> None:
+    """Wait until the notebook is shown and its kernel answers.
+
+    Cells that are run before there is a kernel make JupyterLab ask for one.
+    """
+    page.wait_for_function(f"() => {SESSION}?.kernel?.status === 'idle'")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    page.evaluate(
+        """async () => {
+          const { context, sessionContext } = jupyterapp.shell.currentWidget;
+          await Promise.all([context.ready, sessionContext.ready]);
+          await sessionContext.session.kernel.info;
+        }"""
+    )
+
+
+def command(page, name: str, **args) -> None:
+    """One of JupyterLab's commands, such as `docmanager:save`."""
+    call = "([name, args]) => jupyterapp.commands.execute(name, args)"
+    page.evaluate(call, [name, args])
+
+
+def start_all(page) -> None:
+    """Run all cells, without waiting for them."""
+    page.evaluate(
+        """() => {
+          jupyterapp.commands.execute("notebook:run-all-cells").then(
+            (fine) => { window.allRan = String(fine); });
+        }"""
+    )
+
+
+def await_all(page) -> bool:
+    """Wait until all cells have run and figures are drawn; False if a cell failed."""
+    page.wait_for_function("() => window.allRan")
+    await_figures(page)
+    return page.evaluate("window.allRan") == "true"
+
+
+def close(page) -> None:
+    """Close the page and its kernel."""
+    page.evaluate(f"() => {SESSION}?.shutdown()")
+    page.close()
+
+
+def await_figures(page) -> None:
+    """Wait until no widget is loading and each figure is drawn."""
+    page.wait_for_function(
+        """() => !/Loading widget/.test(
+            document.querySelector(".jp-Notebook").textContent) &&
+          [...document.querySelectorAll(".js-plotly-plot")].every(
+            (plot) => plot.querySelector(".main-svg"))"""
+    )
+
+
+def ask(page, expression: str, setup: str = ""):
+    """The value, as JSON holds it, of an expression in the page's kernel."""
+    code = f"__import__('json').dumps({expression}, default=str)"
+    reply = page.evaluate(
+        f"""async ([setup, code]) => {{
+          const sent = {SESSION}.kernel.requestExecute(
+            {{ code: setup, silent: true, user_expressions: {{ it: code }} }});
+          return (await sent.done).content;
+        }}""",
+        [setup, code],
+    )
+    told = reply.get("user_expressions", {}).get("it", reply)
+    assert "data" in told, told
+    return json.loads(ast.literal_eval(told["data"]["text/plain"]))
+
+
+def broken(page) -> list[str]:
+    """What cells show that no learner should see."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll(".jp-OutputArea-output")].filter((out) =>
+            /(displaying|creating|Loading) widget|model not found|Javascript Error/i
+              .test(out.textContent) ||
+            /jupyter\\.(error|stderr)$/.test(out.dataset.mimeType ?? ""))
+          .map((out) => out.textContent.trim().slice(0, 300))"""
+    )
+
+
+# What a plotly figure shows; the rest is looks.
+FIGURE = """(plot) => ({
+  title: plot.layout?.title?.text ?? "",
+  notes: (plot.layout?.annotations ?? []).map((note) => note.text),
+  data: JSON.parse(JSON.stringify(plot.data, (key, value) =>
+    key.startsWith("_") ? undefined : value)),
+  drawn: !!plot.querySelector(".main-svg"),
+  role: plot.getAttribute("role"),
+  label: plot.getAttribute("aria-label"),
+})"""
+
+# A control's value in words: its readout, or what is chosen in it.
+ROWS = ":is(.widget-slider, .widget-dropdown, .widget-toggle-buttons, .widget-radio, "
+ROWS += ".widget-checkbox, .widget-select, .widget-text:not(.sbtutor-clicks))"
+VALUE = """(row) => row.querySelector(".widget-readout")?.textContent ??
+  [...row.querySelectorAll(":checked, .mod-active")].map(
+    (part) => part.closest("option, label, button").textContent.trim() || "on"
+  ).join() """
+PARTS = ".noUi-handle, select, input, button:not(.mod-active)"
+KEYS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Space")
+
+
+def figures(page) -> list[dict]:
+    """All plotly figures of the page, in order."""
+    return page.evaluate(
+        f"""() => [...document.querySelectorAll(".jp-OutputArea .js-plotly-plot")]
+          .map({FIGURE})"""
+    )
+
+
+def sliders(page) -> list[str | None]:
+    """The label that each slider's handle has for those who do not see it."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll(".jp-OutputArea .noUi-handle")]
+          .map((handle) => handle.ariaLabel)"""
+    )
+
+
+def explorers(page) -> list[dict]:
+    """Each explorer's figures, and its controls' values in words, in order."""
+    return page.evaluate(
+        f"""() => [...document.querySelectorAll(".sbtutor-explorer")].map((box) => ({{
+          figures: [...box.querySelectorAll(".js-plotly-plot")].map({FIGURE}),
+          controls: [...box.querySelectorAll("{ROWS}")].map({VALUE}),
+        }}))"""
+    )
+
+
+def move(page, row) -> bool:
+    """Change a control by keyboard; False if no key does it."""
+    before = row.evaluate(VALUE)
+    row.locator(PARTS).first.focus()
+    for key in KEYS:
+        page.keyboard.press(key)
+        page.wait_for_timeout(50)
+        if row.evaluate(VALUE) != before:
+            return True
+    return False
+
+
+# Where a point that can be clicked lies on the screen; null if there is none.
+POINT = """(plot) => {
+  plot.scrollIntoView({ block: "center" });
+  const box = plot.getBoundingClientRect(), { _fullData, _fullLayout } = plot;
+  for (const trace of _fullData) {
+    const shown = trace.visible === true && trace.customdata?.length;
+    if (!shown || !trace._length || !trace.xaxis) continue;
+    const axis = (name) => _fullLayout[name[0] + "axis" + name.slice(1)];
+    const x = axis(trace.xaxis), y = axis(trace.yaxis);
+    return [box.left + x._offset + x.d2p(trace.x[0]),
+      box.top + y._offset + y.d2p(trace.y[0])];
+  }
+  return null;
+}"""
+
+
+def click_point(page, explorer) -> bool:
+    """Click the first point of an explorer that carries `customdata`, if one does."""
+    for plot in explorer.locator(".js-plotly-plot").all():
+        at = plot.evaluate(POINT)
+        if at is not None:
+            page.mouse.move(at[0] - 2, at[1] - 2)
+            page.mouse.move(*at)  # plotly clicks what it hovers over
+            page.wait_for_timeout(200)
+            page.mouse.click(*at)
+            return True
+    return False
+
+
+def picture(page, path: Path) -> None:
+    """A picture of the whole notebook, which scrolls inside the page."""
+    height = page.evaluate(
+        """() => document.querySelector(".jp-WindowedPanel-outer").scrollHeight"""
+    )
+    page.set_viewport_size({"width": 1200, "height": min(height + 150, 16_000)})
+    page.wait_for_timeout(500)
+    page.screenshot(path=path)
