@@ -45,12 +45,6 @@ def exercise(lesson: str) -> Callable[[Callable[..., str | None]], Callable[...,
     return decorate
 
 
-def say(problem: str | None) -> bool:
-    """Print "Right.", or what is not right yet; True if there is no problem."""
-    print("Right." if problem is None else f"Not yet: {problem}")
-    return problem is None
-
-
 def as_tensor(value: object, like: Tensor, what: str) -> str | None:
     """Why a value cannot be the answer at all; None if its kind and shape are right.
 
