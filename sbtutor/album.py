@@ -11,10 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from PIL import Image
-from scipy import stats
 
 from sbtutor import close_up, metrics, theme
 from sbtutor.close_up import CloseUp
+from sbtutor.plots import wilson
 
 GAP = 0.12  # between tiles, in images
 ROOM = 0.46  # for the three lines of a caption, in images
@@ -227,15 +227,6 @@ def reliability(bins: Mapping[str, metrics.Reliability], title: str) -> go.Figur
         xaxis=dict(range=[0, 1.03]),
         yaxis=dict(zeroline=True, zerolinecolor=theme.GREY),
     )
-
-
-def wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % Wilson interval of shares of `count` independent trials."""
-    z = stats.norm.ppf(0.975)
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    half = z * half / (1 + z**2 / count)
-    return middle - half, middle + half
 
 
 def disputed(

@@ -212,21 +212,24 @@ def _told(values: pd.Series) -> str:
     )
 
 
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval (1927) of a share p of n independent draws, 95 % by default.
+def wilson(
+    share: np.ndarray, count: np.ndarray, z: float = 1.959964
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of Wilson's intervals (1927) of shares p, each of n independent draws.
 
-    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), in [0, 1].
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), in [0, 1];
+    95 % by default.
 
     Raises ValueError without a draw, or for no share.
     """
-    if n < 1 or not 0 <= share <= 1:
+    if (count < 1).any() or (share < 0).any() or (share > 1).any():
         raise ValueError(
-            f"a share of {share} in {n} draws has no interval; give a share in [0, 1] "
+            f"shares {share} of {count} draws have no intervals; give shares in [0, 1] "
             "of one draw or more"
         )
-    middle, width = share + z**2 / (2 * n), 1 + z**2 / n
-    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return max(0.0, (middle - half) / width), min(1.0, (middle + half) / width)
+    middle, width = share + z**2 / (2 * count), 1 + z**2 / count
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return ((middle - half) / width).clip(0), ((middle + half) / width).clip(max=1)
 
 
 def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
@@ -253,8 +256,9 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
         rows = [(float(c), float(a), int(n)) for c, a, n in zip(*columns) if n]
         x, y, count = zip(*rows)
         over = sum(n for c, a, n in rows if c > a) / sum(count)
-        ends = [wilson(min(max(a, 0.0), 1.0), n) for _, a, n in rows]
-        alt += f" {name}: accuracy {describe.trend(x, y, *zip(*ends))}"
+        right = np.array(y).clip(0, 1)  # means of 0 and 1 in float32 may lie beside
+        low, high = wilson(right, np.array(count))
+        alt += f" {name}: accuracy {describe.trend(x, y, low, high)}"
         alt += f"; {over:.0%} of the samples lie in bins that are too sure."
         style = look(i)
         sizes = [5 + 15 * (n / max(count)) ** 0.5 for n in count]
@@ -268,8 +272,8 @@ def reliability(bins: Mapping[str, tuple], title: str) -> go.Figure:
             error_y=dict(
                 type="data",
                 symmetric=False,
-                array=[round(high - a, 4) for a, (_, high) in zip(y, ends)],
-                arrayminus=[round(a - low, 4) for a, (low, _) in zip(y, ends)],
+                array=(high - right).round(4).tolist(),
+                arrayminus=(right - low).round(4).tolist(),
                 thickness=1,
                 width=2,
             ),
