@@ -973,7 +973,8 @@ for name, value, ends in zip(names, middle, permitted.limits(names).T / LN10):
     knobs[name] = ipywidgets.FloatSlider(
         value, min=low, max=high, step=0.1, continuous_update=False
     )
-widgets.explore(plot_knobs, **knobs)
+still = {name: [knobs[name].value] for name in names}  # in the book, without a kernel
+widgets.explore(plot_knobs, twin=still, **knobs)
 
 # %%
 before = plot_knobs(**{name: control.value for name, control in knobs.items()})
@@ -1019,7 +1020,7 @@ def my_batch_linear(x, weight, r, s, bias):
     # end
 
 
-check.batch_linear(my_batch_linear)
+right = check.batch_linear(my_batch_linear)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>How many examples has each member?
@@ -1044,7 +1045,7 @@ def my_mean(a, b):
     # end
 
 
-check.log_uniform_mean(my_mean)
+right = check.log_uniform_mean(my_mean)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The mean is the integral of lambda times the
@@ -1072,7 +1073,7 @@ def my_ensemble_nll(logits, labels):
     # end
 
 
-check.ensemble_nll(my_ensemble_nll)
+right = check.ensemble_nll(my_ensemble_nll)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What is averaged over the members, and
@@ -1097,7 +1098,7 @@ def my_count(inputs, outputs, members):
     # end
 
 
-check.batch_parameters(my_count)
+right = check.batch_parameters(my_count)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What is shared, and what has each member of its
@@ -1127,7 +1128,7 @@ def my_factor_gradient(images, labels, weight, r, s):
     # end
 
 
-check.factor_gradient(my_factor_gradient)
+right = check.factor_gradient(my_factor_gradient)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>PyTorch finds the gradient. You need the loss, and a
@@ -1156,7 +1157,7 @@ print(my_factor_gradient(x, twenty, shared_W, *ones))
 
 # %% tags=["exercise"]
 my_networks = 1  # solution
-check.twins(my_networks)
+right = check.twins(my_networks)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Look at the rows that exercise 5 printed.</details>
