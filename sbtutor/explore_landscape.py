@@ -113,7 +113,7 @@ def figure(
         "y2": {"title": {"text": UNITS[quantity], "standoff": 5}},
     }
     headings = (f"{quantity} on the plane", f"{quantity} along the path")
-    size = {"width": 900, "height": 430, "margin": {"l": 50, "r": 20, "t": 80, "b": 80}}
+    size = {"width": 830, "height": 420, "margin": {"l": 50, "r": 20, "t": 80, "b": 80}}
     legend = {"orientation": "h", "x": 1, "y": -0.2, "xanchor": "right"}
     return panels(headings, traces, axes, title, alt, 0.16, legend=legend, **size)
 

@@ -46,14 +46,12 @@ def figure(
     accuracies = _curves(done, shares, [e.accuracy for e in history])
     traces = [(1, trace) for trace in losses] + [(2, trace) for trace in accuracies]
     traces += [(3, trace) for trace in _way(history, earlier)]
-    epoch = {"title": {"text": "epoch"}, "range": [0.5, epochs + 0.5]}
-    axes = {
-        "x1": epoch,
-        "x2": epoch,
-        "x3": {"title": {"text": f"SAM rise at {live.RHO:g} (sharper to the right)"}},
-        "y3": {"title": {"text": "DER", "standoff": 2}},
-    }
-    size = {"width": 920, "height": 360, "margin": {"l": 50, "r": 20, "t": 80, "b": 50}}
+    traces += [(place, {"x": [], "y": []}) for place in (1, 2, 3)]  # axes at least
+    epoch = {"title": {"text": "epoch", "standoff": 5}, "range": [0.5, epochs + 0.5]}
+    rise = {"title": {"text": f"SAM rise at {live.RHO:g}", "standoff": 5}}
+    der = {"title": {"text": "DER", "standoff": 2}}
+    axes = {"x1": epoch, "x2": epoch, "x3": rise, "y3": der}
+    size = {"width": 840, "height": 340, "margin": {"l": 50, "r": 20, "t": 80, "b": 50}}
     alt = words(name, history, earlier)
     return panels(TITLES, traces, axes, name, alt, showlegend=False, **size)
 

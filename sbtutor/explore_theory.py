@@ -119,7 +119,7 @@ def figure(
         f"{number(here['upper'])} ({number(here['upper_code'])} by the published Q)."
     )
     legend = {"orientation": "h", "y": -0.25, "x": 0.5, "xanchor": "center"}
-    size = {"width": 940, "height": 420, "margin": {"l": 55, "r": 20, "t": 80, "b": 90}}
+    size = {"width": 850, "height": 400, "margin": {"l": 55, "r": 20, "t": 80, "b": 90}}
     lines = _edge(edge) if edge <= RADII[-1] else []
     return panels(PLOTS, traces, AXES, title, alt, legend=legend, shapes=lines, **size)
 
