@@ -11,7 +11,7 @@ The cell holds the solution, marked line by line, and ends with its check:
         return logits.argmax(-1).mode(dim=0).values
         # end
 
-    check.vote(my_vote)
+    right = check.vote(my_vote)
 
 or `my_share = 0.59  # solution`. Students see dots there, and find the solution folded
 in the markdown cell below, in place of the line `<!-- solution -->`. Cells tagged

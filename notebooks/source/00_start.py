@@ -278,7 +278,7 @@ from sbtutor import check
 
 my_probs = [0.38, 0.50, 0.12]  # solution
 my_answer = "shirt"  # solution
-check.one_image(my_probs, my_answer)
+right = check.one_image(my_probs, my_answer)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The formula is in the section on three networks: a
@@ -308,7 +308,7 @@ def my_share_differing(a, b):
     # end
 
 
-check.share_differing(my_share_differing)
+right = check.share_differing(my_share_differing)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>For one image the answers <code>x</code> and
@@ -334,7 +334,7 @@ def my_points_gained(members, ensemble):
     # end
 
 
-check.points_gained(my_points_gained)
+right = check.points_gained(my_points_gained)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>From 80 % to 84 % is a gain of 4 points.</details>
@@ -361,7 +361,7 @@ check.points_gained(my_points_gained)
 
 # %% tags=["exercise"]
 my_choice = "c"  # solution
-check.one_more_run(my_choice)
+right = check.one_more_run(my_choice)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>How surprising is the new run, after those

@@ -343,7 +343,7 @@ def my_ensemble_probs(logits):
     # end
 
 
-check.ensemble_probs(my_ensemble_probs)
+right = check.ensemble_probs(my_ensemble_probs)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Which axis holds the members, which the
@@ -368,7 +368,7 @@ def my_vote(logits):
     # end
 
 
-check.vote(my_vote)
+right = check.vote(my_vote)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What does <code>logits.argmax(-1)</code> hold, and
@@ -409,7 +409,7 @@ def my_ambiguity(probs):
     # end
 
 
-check.ambiguity(my_ambiguity)
+right = check.ambiguity(my_ambiguity)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The square of a vector's length is the sum of the
@@ -434,7 +434,7 @@ def my_brier(one, two, size):
     # end
 
 
-check.brier_by_size(my_brier)
+right = check.brier_by_size(my_brier)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The average member's score does not depend on M. What

@@ -880,7 +880,7 @@ def my_disagreement_matrix(logits):
     # end
 
 
-check.disagreement_matrix(my_disagreement_matrix)
+right = check.disagreement_matrix(my_disagreement_matrix)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>First the votes, (M, N): the class of the largest
@@ -906,7 +906,7 @@ def my_weight_dropout(center, rate, generator):
     # end
 
 
-check.weight_dropout(my_weight_dropout)
+right = check.weight_dropout(my_weight_dropout)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The mean of b / (1 - p) must be 1. Each weight has a
@@ -932,7 +932,7 @@ def my_bounds(a, b):
     # end
 
 
-check.disagreement_bounds(my_bounds)
+right = check.disagreement_bounds(my_bounds)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Where both are right they agree.</details>
@@ -961,7 +961,7 @@ def my_upper_height(accuracy, reference, classes):
     # end
 
 
-check.upper_height(my_upper_height)
+right = check.upper_height(my_upper_height)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>In which cases do the two votes differ? There are

@@ -778,7 +778,7 @@ def my_log_uniform(low, high, count, generator):
     # end
 
 
-check.log_uniform(my_log_uniform)
+right = check.log_uniform(my_log_uniform)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What is uniform is the logarithm. Between which two
@@ -806,7 +806,7 @@ def my_next_member(probs, labels, chosen):
     # end
 
 
-check.next_member(my_next_member)
+right = check.next_member(my_next_member)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>All that the NLL needs is the probability of the true
@@ -831,7 +831,7 @@ def my_trainings(kappa, K, U):
     # end
 
 
-check.trainings(my_trainings)
+right = check.trainings(my_trainings)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Networks that exist are not trained again.</details>
@@ -847,7 +847,7 @@ check.trainings(my_trainings)
 
 # %% tags=["exercise"]
 my_kappa = 28  # solution
-check.largest_search(my_kappa)
+right = check.largest_search(my_kappa)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What do steps 3 and 4 take? The rest is for the
@@ -865,7 +865,7 @@ check.largest_search(my_kappa)
 # %% tags=["exercise"]
 my_weights = (2 / 3, 1 / 3)  # solution
 my_at_once = False  # solution
-check.repeats(my_weights, my_at_once)
+right = check.repeats(my_weights, my_at_once)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>How often was each added, and how many additions are
@@ -896,7 +896,7 @@ def my_nll_gain(logits, labels):
     # end
 
 
-check.nll_gain(my_nll_gain)
+right = check.nll_gain(my_nll_gain)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Both are means of logarithms. What differs is whether

@@ -998,7 +998,7 @@ def my_barrier(losses):
     # end
 
 
-check.barrier(my_barrier)
+right = check.barrier(my_barrier)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What would the loss be at t if it ran straight from
@@ -1018,7 +1018,7 @@ check.barrier(my_barrier)
 # (Local DE, SSE, StarSSE)
 my_epochs = (5 * 40, 40 + 4 * 20, 40 + 4 * 20)  # solution
 my_time = (40, 40 + 4 * 20, 40 + 20)  # solution
-check.cycle_costs(my_epochs, my_time)
+right = check.cycle_costs(my_epochs, my_time)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What is trained at all? And what has to wait for
@@ -1053,7 +1053,7 @@ def my_basin_end(factors, barriers, limit):
     # end
 
 
-check.basin_end(my_basin_end)
+right = check.basin_end(my_basin_end)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Barriers are noisy. The first one that reaches the
@@ -1094,7 +1094,7 @@ def my_soup(networks, split):
     # end
 
 
-check.soup(my_soup)
+right = check.soup(my_soup)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Fill a <code>copy.deepcopy</code> of the first network.
@@ -1136,7 +1136,7 @@ def my_star(first, batches, lr):
     # end
 
 
-check.star_cycle(my_star)
+right = check.star_cycle(my_star)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Two loops: over <code>cycle in batches</code>, and in it

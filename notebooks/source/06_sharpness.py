@@ -994,7 +994,7 @@ def my_longest_step(rho, size):
     # end
 
 
-check.longest_step(my_longest_step)
+right = check.longest_step(my_longest_step)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>In two dimensions the box is a square. Where is it
@@ -1023,7 +1023,7 @@ check.longest_step(my_longest_step)
 
 # %% tags=["exercise"]
 my_blind_spots = "b"  # solution
-check.unmoved_weights(my_blind_spots)
+right = check.unmoved_weights(my_blind_spots)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The place is w + T u. What is T?</details>
@@ -1050,7 +1050,7 @@ def my_trace(product, size, probes):
     # end
 
 
-check.hutchinson(my_trace)
+right = check.hutchinson(my_trace)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Look at the cell that draws <code>bits</code> above.
@@ -1080,7 +1080,7 @@ def my_top_eigenvalue(product, size, steps):
     # end
 
 
-check.top_eigenvalue(my_top_eigenvalue)
+right = check.top_eigenvalue(my_top_eigenvalue)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Start from a random <code>v</code>. What happens to its
@@ -1111,7 +1111,7 @@ def my_rescaled(net, alpha):
     # end
 
 
-check.rescaled(my_rescaled)
+right = check.rescaled(my_rescaled)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What must come out of the first layer, if its output is

@@ -473,7 +473,7 @@ def my_sam_step(weights, gradient, rho):
     # end
 
 
-check.sam_step(my_sam_step)
+right = check.sam_step(my_sam_step)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The direction is the gradient's, the length is
@@ -502,7 +502,7 @@ def my_der(votes, labels):
     # end
 
 
-check.der(my_der)
+right = check.der(my_der)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Two means, and one divided by the other. Which pairs
@@ -531,7 +531,7 @@ def my_valley_trace(alpha):
     # end
 
 
-check.valley_trace(my_valley_trace)
+right = check.valley_trace(my_valley_trace)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The trace is the sum of the diagonal: the second
@@ -567,7 +567,7 @@ def my_correlation(x, y):
     # end
 
 
-check.correlation_within(my_correlation)
+right = check.correlation_within(my_correlation)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Which axis are the seeds? The radius must be the same
@@ -607,7 +607,7 @@ def my_sam_update(net, images, labels, rho, lr):
     # end
 
 
-check.sam_update(my_sam_update)
+right = check.sam_update(my_sam_update)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What has the second pass changed that nobody asked for?

@@ -683,7 +683,7 @@ def my_sam_step(w, A, y, eta, rho):
     # end
 
 
-check.linear_sam_step(my_sam_step)
+right = check.linear_sam_step(my_sam_step)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>You need the gradient at two places. At which?</details>
@@ -708,7 +708,7 @@ def my_variance(eigenvalues, k, eta, rho, sigma2):
     # end
 
 
-check.learner_variance(my_variance)
+right = check.learner_variance(my_variance)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>The trace of a matrix is the sum of its eigenvalues. Which
@@ -733,7 +733,7 @@ def my_overshoot_rho(ratio, eta):
     # end
 
 
-check.overshoot_rho(my_overshoot_rho)
+right = check.overshoot_rho(my_overshoot_rho)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Look at the table of s. From which s on does an error
@@ -759,7 +759,7 @@ check.overshoot_rho(my_overshoot_rho)
 
 # %% tags=["exercise"]
 my_reason = "c"  # solution
-check.variance_rise(my_reason)
+right = check.variance_rise(my_reason)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Look at the first figure. Which factors are far from 0 at
@@ -787,7 +787,7 @@ def my_best_rho(ratio, eta):
     # end
 
 
-check.balanced_rho(my_best_rho)
+right = check.balanced_rho(my_best_rho)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>You know both eigenvalues, and b of each. There is one

@@ -624,7 +624,7 @@ def my_union_share(members, k):
     # end
 
 
-check.union_share(my_union_share)
+right = check.union_share(my_union_share)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>It is easier to say which samples a member does
@@ -650,7 +650,7 @@ check.union_share(my_union_share)
 
 # %% tags=["exercise"]
 my_control = "c"  # solution
-check.missing_control(my_control)
+right = check.missing_control(my_control)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Two things differ between the methods: how many samples
@@ -681,7 +681,7 @@ def my_height(x, y, line_x, line_y):
     # end
 
 
-check.height_above(my_height)
+right = check.height_above(my_height)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>What is the line's y at this x?</details>
@@ -707,7 +707,7 @@ def my_sam_masks(scores, k):
     # end
 
 
-check.sam_masks(my_sam_masks)
+right = check.sam_masks(my_sam_masks)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Two stages: who nominates what, and who gets
@@ -734,7 +734,7 @@ def my_random_masks(masks, generator):
     # end
 
 
-check.random_masks(my_random_masks)
+right = check.random_masks(my_random_masks)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Shuffling a row keeps its number of True.</details>
@@ -760,7 +760,7 @@ def my_mixed_gradient(w, grad_n, grad_s, r, rho):
     # end
 
 
-check.mixed_gradient(my_mixed_gradient)
+right = check.mixed_gradient(my_mixed_gradient)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Three gradients are needed. At which weights, and of which
