@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from sbtutor import files, results, train
+from sbtutor import close_up, config, data, files, results, train
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "results"
-NAMES = ("settings", "fashion", "size", "cifar10", "sweep", "ablation")
+NAMES = ("settings", "fashion", "size", "cifar10", "sweep", "ablation", "explorer")
 
 
 LANDSCAPE = ("landscape", "landscape_plane", "landscape_shift")
@@ -79,6 +80,54 @@ def test_the_landscapes_rows_are_whole(fort):
     told = shift[~wild & (shift["place"] != "digits")]
     assert not told[["accuracy", "brier"]].isna().any(axis=None)
     assert not shift.loc[shift["optima"] == 1, "js"].isna().any()
+
+
+def test_the_explorers_rows_are_whole():
+    """Each method, seed and number of members once; a run's number is its place."""
+    explorer, frame = load("explorer"), results.committed(FOLDER / "explorer")
+    runs = [e for group in explorer.experiments() for e in group]
+    expected = [
+        (number, explorer.label(run), run.train.seed, members)
+        for number, run in enumerate(runs)
+        for members in (2, 3, 4)
+    ]
+    columns = ["number", "label", "seed", "members"]
+    assert [*frame[columns].itertuples(index=False, name=None)] == expected
+
+
+def test_close_ups_are_of_the_test_images():
+    kept = close_up.load(FOLDER / "explorer.npz")
+    test = data.load(config.preset("class").data).test
+    assert kept.labels.tolist() == test.labels[kept.places].tolist()
+    assert kept.labels.bincount().tolist() == [50] * 10
+    assert len(set(kept.places.tolist())) == 500
+    assert kept.probs.shape == (42, 4, 500, 10)
+
+
+def test_close_ups_agree_with_the_explorers_table():
+    """Error and DER of 500 of the 4,000 images lie within 4 standard errors."""
+    kept = close_up.load(FOLDER / "explorer.npz")
+    share = 1 - 500 / 4000  # of the variance is left, as images are not drawn twice
+    for row in results.committed(FOLDER / "explorer").to_dict("records"):
+        run = close_up.of_run(kept, row["number"], row["members"])
+        differ = close_up.vote_disagreement(run).numpy()
+        wrong = (close_up.votes(run) != run.labels).float().mean(0).numpy()
+        error, der = 1 - row["test_member_accuracy"], row["test_der"]
+        beyond = differ - der * wrong  # whose mean is 0 if the ratio is right
+        for values, mean in ((wrong, error), (beyond, 0)):
+            noise = (share / 500) ** 0.5 * np.std(values)
+            assert abs(values.mean() - mean) < 4 * noise, row["label"]
+
+
+def test_images_that_members_get_wrong_are_sharper():
+    """The gradient of a loss is long where the loss is high."""
+    kept = close_up.load(FOLDER / "explorer.npz")
+    for number in range(len(kept.probs)):
+        run = close_up.of_run(kept, number)
+        right = close_up.votes(run) == run.labels
+        sharp = run.log10_fisher
+        assert sharp.isfinite().all()
+        assert sharp[~right].mean() > sharp[right].mean() + 1
 
 
 def test_gaps_prices_and_places_are_those_of_the_planes(fort):
