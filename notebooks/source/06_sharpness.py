@@ -276,6 +276,10 @@ PLANES = {
 
 
 # %%
+import functools
+
+
+@functools.cache  # 121 losses take a while; a place that was seen comes at once
 def plane(member, directions, reach):
     """The loss on 11 x 11 places of a plane through the trained weights."""
     a, b = (DIRECTIONS[member][name] for name in PLANES[directions])
@@ -963,7 +967,8 @@ chosen = ipywidgets.Dropdown(options=list(PLANES), value="two random directions"
 reach = ipywidgets.FloatSlider(
     value=0.2, min=0.05, max=1.0, step=0.05, continuous_update=False
 )
-widgets.explore(plane, member=member, directions=chosen, reach=reach)
+few_planes = {"member": ["DE 0", "SAM 0"], "reach": [0.2]}  # in the book
+widgets.explore(plane, twin=few_planes, member=member, directions=chosen, reach=reach)
 
 # %%
 member.value, chosen.value = "SAM 0", "gradient, top eigenvector"
