@@ -1,5 +1,6 @@
 """The offline book: executed lessons as HTML pages that need no network."""
 
+import re
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -133,6 +134,17 @@ def _on_this_page(headings: list[tuple[str, str]]) -> str:
     )
 
 
+def objectives(nb: NotebookNode) -> str:
+    """What one can do after the lesson: the list below Objectives, as one sentence."""
+    items = r"^## Objectives\n(?:.*\n)*?((?:- .*\n?(?: .*\n?)*)+)"
+    found = re.search(items, lessons.prose(nb), re.M)
+    if not found:
+        return ""
+    points = re.split(r"^- ", found[1], flags=re.M)[1:]
+    told = "; ".join(" ".join(point.split()).rstrip(";.") for point in points)
+    return f"After it you can {told}."
+
+
 def _entry(stem: str, nb: NotebookNode, status: str) -> str:
     """A lesson in the contents: what it asks, teaches and takes."""
     told = list(exercises.HEADING.finditer(lessons.prose(nb)))
@@ -150,7 +162,7 @@ def _entry(stem: str, nb: NotebookNode, status: str) -> str:
     return ENTRY.format(
         stem=escape(stem),
         question=escape(lessons.question(nb)),
-        can=typeset.markdown(lessons.objectives(nb)),
+        can=typeset.markdown(objectives(nb)),
         facts="; ".join([*facts, status]),
         tasks=folded if told else "",
     )
@@ -177,7 +189,7 @@ def make(out: Path, folder: Path) -> Path:
         nb = lessons.read(ran if ran.exists() else came)
         status = _status(nb, ran)
         entries.append(_entry(stem, nb, status))
-        text = body(nb, twins.load(twins.side_file(came)))
+        text = body(nb, twins.load(came))
         text, headings = typeset.outline(text)
         page = PAGE.format(
             title=escape(lessons.question(nb)),

@@ -8,7 +8,6 @@ build     for maintainers: remakes notebooks/*.ipynb from notebooks/source
 """
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -25,7 +24,6 @@ import psutil
 from sbtutor import book, config, exercises, journal, lessons, twins
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-TWIN_KILOBYTES = 600
 
 
 def execute(source: str, out: str, preset: str, folder: str) -> None:
@@ -162,24 +160,12 @@ def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[
             if lesson.stem in failed:
                 continue
             nb = lessons.tidy(lessons.read(done / lesson.name))
-            _keep_twins(lessons.take_twins(nb), folder / lesson.name)
+            twins.save(lessons.take_twins(nb), folder / lesson.name)
             pictures = pictures and lessons.add_pictures(nb)
             lessons.write(nb, folder / lesson.name)
             kilobytes = (folder / lesson.name).stat().st_size / 1000
             print(f"{folder / lesson.name}: written, {kilobytes:.0f} kB")
     return failed
-
-
-def _keep_twins(kept: dict[str, list], lesson: Path) -> None:
-    """Write a notebook's twins beside it; say which are too long for a page."""
-    twins.save(kept, twins.side_file(lesson))
-    for cell, found in kept.items():
-        kilobytes = sum(len(json.dumps(twin)) for twin in found) / 1000
-        if kilobytes > TWIN_KILOBYTES:
-            print(
-                f"{cell}: its twin takes {kilobytes:.0f} kB of the book's page; draw "
-                f"less, or name fewer values, to stay below {TWIN_KILOBYTES} kB"
-            )
 
 
 def versions(names: tuple[str, ...], out: Path, folder: Path) -> None:

@@ -98,17 +98,6 @@ def question(nb: NotebookNode) -> str:
     return heading[1] if heading else "(untitled)"
 
 
-def objectives(nb: NotebookNode) -> str:
-    """What one can do after the lesson: the list below Objectives, as one sentence."""
-    items = r"^## Objectives\n(?:.*\n)*?((?:- .*\n?(?: .*\n?)*)+)"
-    found = re.search(items, prose(nb), re.M)
-    if not found:
-        return ""
-    points = re.split(r"^- ", found[1], flags=re.M)[1:]
-    told = "; ".join(" ".join(point.split()).rstrip(";.") for point in points)
-    return f"After it you can {told}."
-
-
 def minutes(nb: NotebookNode) -> str:
     """What follows `**Minutes:**`, as in "read 10, do 20, compute 1"; "" if unsaid."""
     line = re.search(r"^\*\*Minutes:\*\* *(.+?) *$", prose(nb), re.M)

@@ -21,6 +21,7 @@ from sbtutor import files
 MIME = "application/vnd.sbtutor.twin+json"
 MOST = 150  # states of one twin
 DIGITS = 4
+KILOBYTES = 600  # of one cell's twins, in the book
 
 
 def positions(control: Any) -> list[Any]:
@@ -179,22 +180,34 @@ def side_file(lesson: Path) -> Path:
     return lesson.parent / "twins" / f"{lesson.stem}.json.gz"
 
 
-def save(twins: Mapping[str, Sequence], path: Path) -> None:
-    """Write the twins of a lesson's cells; the same twins give the same bytes."""
-    if not twins:
+def save(found: Mapping[str, Sequence], lesson: Path) -> None:
+    """Write the twins of a notebook's cells beside it; say which are long for a page.
+
+    The same twins give the same bytes.
+    """
+    path = side_file(lesson)
+    if not found:
         path.unlink(missing_ok=True)
         return
+    for cell, made in found.items():
+        kilobytes = len(json.dumps(made)) / 1000
+        if kilobytes > KILOBYTES:
+            print(
+                f"{cell}: its twin takes {kilobytes:.0f} kB of the book's page; draw "
+                f"less, or name fewer values, to stay below {KILOBYTES} kB"
+            )
     path.parent.mkdir(exist_ok=True)
-    text = json.dumps(twins, separators=(",", ":"), sort_keys=True)
+    text = json.dumps(found, separators=(",", ":"), sort_keys=True)
     files.write_bytes(path, gzip.compress(text.encode(), mtime=0))
 
 
-def load(path: Path) -> dict[str, list]:
-    """The twins of a lesson's cells, by the cells' ids; {} if there is no such file.
+def load(lesson: Path) -> dict[str, list]:
+    """The twins of a notebook's cells, by the cells' ids; {} if it has none.
 
     Raises:
         BrokenFileError: the file was cut short or altered.
     """
+    path = side_file(lesson)
     if not path.exists():
         return {}
     try:

@@ -81,8 +81,7 @@ def committed(folder):
     )  # fmt: skip
     lessons.write(first, folder / "01_good.ipynb")
     twin = twins.states(figure, {"a": FloatSlider(0.5, min=0, max=1, step=0.5)})
-    side = twins.side_file(folder / "01_good.ipynb")
-    twins.save({explorer.id: [twins.pack(twin)]}, side)
+    twins.save({explorer.id: [twins.pack(twin)]}, folder / "01_good.ipynb")
     lessons.write(notebook("# Does two work?"), folder / "02_bad.ipynb")
     lessons.write(notebook("# Does three work?"), folder / "03_dead.ipynb")
 
@@ -154,6 +153,13 @@ def test_the_contents_tell_what_a_lesson_asks_teaches_and_takes(site):
     assert "minutes: read 1, do 3, compute 0" in index
     assert "<summary>1 exercise, 3 minutes</summary>" in index
     assert '<a href="01_good.html#exercise-1">A vote</a> (easy, 3 minutes)' in index
+
+
+def test_objectives_become_one_sentence():
+    told = "You can\n\n- a *b*;\n- c, and\n  d.\n\nNot:\n- e"
+    nb = notebook("# W\n\n## Objectives\n\n" + told, "## More\n\n- f")
+    assert book.objectives(nb) == "After it you can a *b*; c, and d."
+    assert book.objectives(notebook("# W", "- f")) == ""
 
 
 def test_what_is_meant_for_jupyterlab_or_said_anyway_is_left_out(site):

@@ -180,21 +180,6 @@ def test_build_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     assert not any("injected-parameters" in lessons.tags(cell) for cell in nb.cells)
 
 
-def test_build_puts_twins_beside_the_notebook_and_says_which_are_long(tmp_path, capsys):
-    lesson = tmp_path / "01_x.ipynb"
-    figures = [{"data": [{"y": [i] * 10}], "layout": {}} for i in range(3)]
-    short = twins.pack({"controls": [], "figures": figures[:1]})
-    course._keep_twins({"cell": [short]}, lesson)
-    assert twins.load(twins.side_file(lesson)) == {"cell": [short]}
-    assert capsys.readouterr().out == ""
-    figures[0]["layout"] = {"title": "x" * 700_000}
-    long = twins.pack({"controls": [], "figures": figures})
-    course._keep_twins({"cell": [long]}, lesson)
-    assert "cell: its twin takes 700 kB of the book's page" in capsys.readouterr().out
-    course._keep_twins({}, lesson)
-    assert not twins.side_file(lesson).exists()
-
-
 def test_build_leaves_the_old_notebook_of_a_lesson_that_fails(tmp_path):
     write_source(tmp_path, "01_bad", "# %%\n1 / 0\n")
     (tmp_path / "01_bad.ipynb").write_text("old")
@@ -267,9 +252,6 @@ def test_facts_of_a_lesson():
     assert lessons.compute_minutes(nb) == 1.5
     assert lessons.compute_minutes(notebook("# Why?")) == 0
     assert lessons.parameters(nb) == []
-    said = "# W\n\n## Objectives\n\nYou can\n\n- a *b*;\n- c, and\n  d.\n\nNot:\n- e"
-    assert lessons.objectives(notebook(said)) == "After it you can a *b*; c, and d."
-    assert lessons.objectives(nb) == ""
 
 
 def test_own_kernel_comes_before_the_users(tmp_path, monkeypatch):

@@ -125,25 +125,35 @@ def test_any_json_can_be_packed(value):
     assert twins.unpack(twins.pack(twin)) == twin
 
 
-def test_side_files_hold_twins_and_are_the_same_bytes_again(tmp_path):
-    side = twins.side_file(tmp_path / "01_x.ipynb")
+def test_side_files_hold_twins_and_are_the_same_bytes_again(tmp_path, capsys):
+    lesson = tmp_path / "01_x.ipynb"
+    side = twins.side_file(lesson)
     assert side == tmp_path / "twins" / "01_x.json.gz"
-    assert twins.load(side) == {}
-    kept = {"a": [twins.pack(made())]}
+    assert twins.load(lesson) == {}
+    found = {"a": [twins.pack(made())]}
     written = []
     for _ in range(2):
-        twins.save(kept, side)
+        twins.save(found, lesson)
         written.append(side.read_bytes())
     assert written[0] == written[1]
-    assert twins.load(side) == kept
-    twins.save({}, side)
+    assert twins.load(lesson) == found
+    assert capsys.readouterr().out == ""
+    twins.save({}, lesson)
     assert not side.exists()
+
+
+def test_long_twins_are_told(tmp_path, capsys):
+    twins.save({"a": ["short"], "b": ["x" * 700_000]}, tmp_path / "01_x.ipynb")
+    said = capsys.readouterr().out
+    assert said.startswith("b: its twin takes 700 kB of the book's page; draw less")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("cut", [0, 10, -1])
 def test_broken_side_files_are_named(tmp_path, cut):
-    side = tmp_path / "01_x.json.gz"
-    twins.save({"a": [1]}, side)
+    lesson = tmp_path / "01_x.ipynb"
+    twins.save({"a": [1]}, lesson)
+    side = twins.side_file(lesson)
     side.write_bytes(side.read_bytes()[:cut])
     with pytest.raises(files.BrokenFileError, match=r"01_x.json.gz was cut short or"):
-        twins.load(side)
+        twins.load(lesson)
