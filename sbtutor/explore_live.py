@@ -16,7 +16,7 @@ from sbtutor.panels import panels
 from sbtutor.theme import COLOURS, DASHES, GREY
 
 METHODS = {"deep ensemble": "sgd", "SAM": "sam", "SharpBalance": "sharpbalance"}
-TITLES = ("training loss", "validation accuracy", "trade-off")
+TITLES = ("training loss", "validation accuracy (thick: ensemble)", "trade-off")
 APART = 0.4  # seconds between two drawings, at least
 
 
