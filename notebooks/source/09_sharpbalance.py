@@ -647,7 +647,7 @@ from sbtutor import close_up, config
 
 kept = close_up.load("results/explorer.npz")
 pictures = data.load(config.DataConfig(name="fashion-mini")).test  # 28x28, to look at
-methods = ["DE", "SAM 0.2", "SharpBalance 0.2, k 0.5"]
+methods = ["DE", "SharpBalance 0.2, k 0.5"]
 gallery = widgets.members(
     by_k, kept, pictures, twin={"method": methods, "of_class": ["all", "Shirt"]}
 )
