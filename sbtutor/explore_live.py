@@ -50,7 +50,10 @@ def figure(
     epoch = {"title": {"text": "epoch", "standoff": 5}, "range": [0.5, epochs + 0.5]}
     rise = {"title": {"text": f"SAM rise at {live.RHO:g}", "standoff": 5}}
     der = {"title": {"text": "DER", "standoff": 2}}
-    axes = {"x1": epoch, "x2": epoch, "x3": rise, "y3": der}
+    curves = {} if history else {"range": [0, 1]}  # of axes without a line
+    points = {} if history or earlier else {"range": [0, 1]}
+    axes = {"x1": epoch, "x2": epoch, "x3": rise | points, "y3": der | points}
+    axes |= {"y1": curves, "y2": curves}
     size = {"width": 840, "height": 340, "margin": {"l": 50, "r": 20, "t": 80, "b": 50}}
     alt = words(name, history, earlier)
     return panels(TITLES, traces, axes, name, alt, showlegend=False, **size)
@@ -103,8 +106,10 @@ def _way(history: Sequence[Epoch], earlier: Sequence[Point]) -> list[dict]:
             dict(
                 x=[round(p.sam_rise, 5) for p in earlier],
                 y=[round(p.der, 4) for p in earlier],
-                text=[p.name for p in earlier],
+                text=[p.name.partition(",")[0] for p in earlier],
+                hovertext=[p.name for p in earlier],
                 mode="markers+text",
+                cliponaxis=False,  # names may reach beyond the axes
                 textposition="bottom center",
                 textfont=dict(size=10),
                 marker=dict(color=GREY, size=9, symbol="square"),
