@@ -317,6 +317,26 @@ def test_printing_opens_what_is_folded(site, page):
     assert not page.locator("header").is_visible()
 
 
+def test_figures_fit_a_narrow_page(tmp_path, page):
+    title = "Some title with so many words that they take several lines there"
+    data = [{"y": [1, 3, 2], "name": "one"}, {"y": [2, 2, 1], "name": "two"}]
+    shown = still({"data": data, "layout": {"title": {"text": title}}})
+    lessons.write(notebook("# Q?", code("x", shown)), tmp_path / "01_x.ipynb")
+    page.set_viewport_size({"width": 320, "height": 800})
+    page.goto((book.make(tmp_path / "out", tmp_path).parent / "01_x.html").as_uri())
+    drawn(page, 0)
+    lines = page.locator(".gtitle tspan").all_text_contents()
+    assert len(lines) > 1
+    assert " ".join(lines) == title
+    assert page.locator(".gtitle").evaluate(
+        "t => t.getBoundingClientRect().right <= innerWidth"
+    )
+    legend, axis = (
+        page.locator(f".plot {part}").first for part in (".legend", ".xtick")
+    )
+    assert legend.bounding_box()["y"] > axis.bounding_box()["y"], "it stands below"
+
+
 def test_figures_follow_a_dark_page(site, browser):
     page = browser.new_page(color_scheme="dark")
     page.goto((site / "01_good.html").as_uri())

@@ -4,9 +4,27 @@
 
 const CONFIG = { responsive: true, displayModeBar: false };
 
+// On a narrow page the title takes several lines, and the legend goes below.
+function fit(layout, data, width) {
+  if (width > 520) return layout;
+  const { title, margin, legend, height } = layout;
+  const text = title?.text ?? "";
+  const line = new RegExp(`(.{1,${Math.floor(width / 8.5)}})(?: +|$)`, "g");
+  const lines = text.includes("<") ? [text] : [...text.matchAll(line)].map((m) => m[1]);
+  const named = data.filter((trace) => trace.name && trace.showlegend !== false);
+  const below = { orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" };
+  return {
+    ...layout,
+    title: { ...title, text: lines.join("<br>") },
+    margin: { ...margin, t: 35 + 18 * lines.length },
+    legend: { ...legend, ...below },
+    height: height + 18 * (lines.length + named.length),
+  };
+}
+
 function draw(plot, { data, layout, frames }) {
   const { width, ...rest } = layout;
-  layout = { height: 420, ...rest };
+  layout = fit({ height: 420, ...rest }, data, plot.clientWidth);
   Plotly.react(plot, { data, layout, frames, config: CONFIG });
 }
 
