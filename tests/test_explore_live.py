@@ -14,6 +14,7 @@ from sbtutor import (
     explore,
     explore_live,
     live,
+    live_figure,
     metrics,
     predict,
     sharpness,
@@ -282,7 +283,7 @@ def test_start_after_stop_begins_anew_and_keeps_the_old_point(trainer):
     assert box.training is not old
     assert box.training.experiment.train.seed == 7
     last = old.history[-1]
-    point = explore_live.Point("deep ensemble, 2 members", last.sam_rise, last.der)
+    point = live_figure.Point("deep ensemble, 2 members", last.sam_rise, last.der)
     assert box.earlier == [point]
     (grey,) = (trace for trace in box.picture().data if trace.name == "earlier")
     assert (grey.x[0], grey.y[0]) == pytest.approx((point.sam_rise, point.der), 1e-3)

@@ -72,6 +72,7 @@ ORDER = [
     "evaluate",
     "train",
     "live",
+    "live_figure",
     "lab",
     "session",
     "twins",
