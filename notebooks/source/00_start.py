@@ -247,7 +247,8 @@ trainer = widgets.trainer(lesson.vary(**brief))
 trainer
 
 # %% [markdown]
-# The next cell presses the buttons for you, for two epochs: start, and wait for the end.
+# The next cell presses *Start* for you, for two epochs, and waits for the end. (The book has no
+# kernel and no buttons, so there this is all you see.)
 
 # %%
 brief |= dict(epochs=2, milestones=[1], warmup_epochs=1)

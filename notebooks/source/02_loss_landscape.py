@@ -797,7 +797,9 @@ def at_strength(sampler: str, strength: float):
 import ipywidgets
 
 sampler = ipywidgets.Dropdown(options=list(subspace.SAMPLERS))
-strength = ipywidgets.FloatSlider(value=0.1, min=0, max=1, step=0.05)
+strength = ipywidgets.FloatSlider(
+    value=0.1, min=0, max=1, step=0.05, continuous_update=False
+)
 few_strengths = {"strength": [0.05, 0.1, 0.2, 0.4, 0.8]}
 widgets.explore(at_strength, twin=few_strengths, sampler=sampler, strength=strength)
 
