@@ -65,9 +65,16 @@ def grids(spec: Spec) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
 
 def images(spec: Spec) -> list[str]:
     """The captions of a figure of images."""
-    if any(trace.get("type") == "image" for trace in spec.get("data") or []):
-        return [text(note) for note in spec["layout"].get("annotations") or []]
-    return []
+    data = spec.get("data") or []
+    if not any(trace.get("type") == "image" for trace in data):
+        return []
+    notes = spec["layout"].get("annotations") or [
+        {"text": words.replace("</b>", "").replace("<br>", ", ")}  # of a mosaic
+        for trace in data
+        if trace.get("mode") == "text"
+        for words in trace["text"]
+    ]
+    return [text(note) for note in notes]
 
 
 def _panel(spec: Spec, trace: dict) -> str:

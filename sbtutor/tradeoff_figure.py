@@ -140,7 +140,7 @@ def _points(
                     opacity=0.75,
                     color=_list(tint),
                     coloraxis="coloraxis",
-                    line=dict(width=0.5, color=theme.GREY),
+                    line=dict(width=1, color=theme.GREY),
                 ),
             )
         )
@@ -210,9 +210,11 @@ def _alt(title: str, part: pd.DataFrame, values: np.ndarray, tint: str) -> str:
     if not len(part):
         return f"{title}. No run is left by the controls."
     found, groups = np.unique(part["name"].to_numpy(dtype=str), return_inverse=True)
-    across, up, good = (means(groups, column)[0] for column in values.T)
-    told = "; ".join(
-        f"{name} at ({number(a)}, {number(b)}), {number(c)}"
-        for name, a, b, c in list(zip(found, across, up, good))[:30]
-    )
-    return f"{title}. {len(part)} runs. Means, and {tint}: {told}."
+    columns = [
+        [number(mean) + (f" ± {number(half, 2)}" if half else "") for mean, half in m]
+        for m in (zip(*means(groups, column)) for column in values.T)
+    ]
+    rows = list(zip(found, *columns))[:30]
+    told = "; ".join(f"{name} at ({a}, {b}), {c}" for name, a, b, c in rows)
+    what = f"Means with 95 % intervals, and {tint}"
+    return f"{title}. {len(part)} runs. {what}: {told}."

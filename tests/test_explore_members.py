@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from sbtutor import album, close_up, data, sharp_images, twins
+from sbtutor import album, close_up, data, describe, sharp_images, twins
 from sbtutor.explore_members import members, members_figure
 
 RUNS, MEMBERS, IMAGES = 4, 3, 50
@@ -157,6 +157,11 @@ def test_the_gallery_shows_the_images_in_order(where, given, kept, images):
         best = given.counts[n].argmax()
         share = given.counts[n][best] / given.counts[n].sum()
         assert most == f"{short[best]} {share:.0%}"
+    told = describe.table(figure.to_plotly_json())
+    assert told[0] == ["image", "caption"]
+    assert [row[1] for row in told[1:]] == [
+        album.spoken(caption).replace(": ", ", ", 1) for caption in captions
+    ]
     ring = figure.data[1]
     assert list(ring.x) == pytest.approx(given.sharp[at], abs=1e-3)
     assert list(ring.y) == pytest.approx(given.js[at], abs=1e-4)

@@ -133,9 +133,13 @@ def test_shapes_tell_methods_apart_and_stay(runs):
 
 
 def test_means_have_the_intervals_of_results(runs):
-    trace = named(tradeoff_figure(runs, members=4), "means")
+    figure = tradeoff_figure(runs, members=4)
+    trace = named(figure, "means")
     part = runs[runs["members"] == 4].assign(name=tradeoff.describe(runs)["name"])
     assert sorted(trace.text) == sorted(NAMES)
+    alt = figure.layout.meta["alt"]
+    assert all(f"{name} at (" in alt for name in NAMES)
+    assert f"DE at ({trace.x[0]:.3g} ± {trace.error_x.array[0]:.2g}, " in alt
     for i, name in enumerate(trace.text):
         rows = part[part["name"] == name]
         for values, at, error in (
