@@ -87,8 +87,17 @@ def states(
         place of the current one, and whether it is a `number`, so that a slider suits
         it. `figures`: a figure for each combination, the last control's values running
         fastest. Its `data` and `layout` are plotly's.
+
+    Raises:
+        ValueError: `values` lack where a control is.
     """
     kept = chosen(controls) | {name: list(v) for name, v in (values or {}).items()}
+    for name, control in controls.items():
+        if control.value not in kept[name]:
+            raise ValueError(
+                f"a twin starts where its explorer does, but {name!r} is at "
+                f"{control.value!r} and the twin has {kept[name]}: add that value"
+            )
     about = [
         {
             "label": control.description or name.replace("_", " "),

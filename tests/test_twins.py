@@ -86,6 +86,11 @@ def test_a_twin_has_a_figure_for_each_combination_the_last_control_fastest():
     assert titles[twins.current(twin)] == "2 q False"
 
 
+def test_a_twin_starts_where_its_explorer_does():
+    with pytest.raises(ValueError, match=r"'slope' is at 2 and the twin has \[0, 9\]"):
+        twins.states(line, CONTROLS, {"slope": [0, 9]})
+
+
 def test_ordered_choices_are_numbers_to_slide_over():
     slider = ipywidgets.SelectionSlider(options=["low", "high"], value="low")
     twin = twins.states(lambda a: go.Figure(), {"a": slider})
