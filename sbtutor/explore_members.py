@@ -153,7 +153,20 @@ def members(
             given, pixels, labels, images.classes, method=method, **choices
         )
 
-    controls = dict(
+    controls = _controls(names, images.classes)
+    few = dict(measure=["js"], of_class=[EVERY], count=[12], method=names[:2])
+    box = explore(draw, twin=few | dict(twin or {}), **controls)
+    side_by_side = ipywidgets.HBox(list(controls.values()))
+    side_by_side.layout.flex_flow = "row wrap"
+    box.children = (side_by_side, *box.children[len(controls) :])
+    return box
+
+
+def _controls(
+    names: Sequence[str], classes: Sequence[str]
+) -> dict[str, ipywidgets.Widget]:
+    """A control for each choice of `members_figure`."""
+    return dict(
         by=ipywidgets.Dropdown(
             options=[(words, by) for by, words in SORTS.items()],
             description="sort by",
@@ -164,16 +177,10 @@ def members(
         ),
         where=ipywidgets.Dropdown(options=WHERE, description="show the"),
         of_class=ipywidgets.Dropdown(
-            options=[EVERY, *images.classes], description="true class"
+            options=[EVERY, *classes], description="true class"
         ),
         count=ipywidgets.IntSlider(
             12, 6, 30, 6, description="images", continuous_update=False
         ),
         method=ipywidgets.Dropdown(options=names),
     )
-    few = dict(measure=["js"], of_class=[EVERY], count=[12], method=names[:2])
-    box = explore(draw, twin=few | dict(twin or {}), **controls)
-    side_by_side = ipywidgets.HBox(list(controls.values()))
-    side_by_side.layout.flex_flow = "row wrap"
-    box.children = (side_by_side, *box.children[len(controls) :])
-    return box

@@ -382,7 +382,12 @@ pd.DataFrame(table).T.rename_axis(columns="width")
 # the dotted line goes from DE along SAM.
 #
 # Click a small mark, or choose its run from the list. Below you then see what its four
-# members say about 500 test images.
+# members say about 500 test images: how accurate and how calibrated they are, which of them
+# differ, and on which images.
+#
+# Below is such a gallery for a first run, of DE: the images on which most pairs of its members
+# vote differently, with the true class and the classes that most members vote for. Then
+# comes the explorer, with three questions:
 #
 # 1. Which measures of sharpness put SharpBalance *on* the dotted line, and which far to the
 #    right of it? (Try the Hessian trace and the SAM rise.)
@@ -392,11 +397,17 @@ pd.DataFrame(table).T.rename_axis(columns="width")
 #    differently? And which classes stand in both galleries?
 
 # %%
-from sbtutor import close_up, config, widgets
+from sbtutor import album, close_up, config, widgets
 
 runs_of_four = results.committed("results/explorer")
 members = close_up.load("results/explorer.npz")
 pictures = data.load(config.DataConfig(name="fashion-mini")).test  # 28x28, to look at
+first = close_up.of_run(members, number=0)
+seen = pictures.images[first.places].numpy()
+title = "On these images four members of a deep ensemble disagree"
+album.disputed(first, seen, pictures.classes, count=12, title=title)
+
+# %%
 explorer = widgets.tradeoff(runs_of_four, members, pictures)
 explorer
 
