@@ -105,7 +105,7 @@ def markdown(source: str) -> str:
 
 def scrolling(html: str) -> str:
     """Wide tables scroll by themselves, not with the page; empty heads are no heads."""
-    html = re.sub(r"<th>\s*</th>", "<td></td>", html)
+    html = re.sub(r"<th\b([^>]*)>\s*</th>", r"<td\1></td>", html)
     html = re.sub(r"(<table\b)", r'<div class="table">\1', html)
     return html.replace("</table>", "</table></div>")
 

@@ -85,16 +85,21 @@ function move(box, { controls, pool, figures, words }) {
   box.querySelector("fieldset").hidden = false;
 }
 
-const WIDE = { ".table": "Table", ".formula": "Formula", pre: "Code or printed text" };
+// Tables are worth a landmark; others would be too many.
+const WIDE = {
+  ".table": ["region", "Table"],
+  ".formula": ["group", "Formula"],
+  pre: ["group", "Code or printed text"],
+};
 
 function reach() {
-  for (const [part, name] of Object.entries(WIDE)) {
+  for (const [part, [role, name]] of Object.entries(WIDE)) {
     document.querySelectorAll(part).forEach((box, i) => {
       const wide = box.scrollWidth > box.clientWidth + 1 && box.clientWidth > 0;
       if (wide === box.hasAttribute("tabindex")) return;
       if (wide) {
         box.tabIndex = 0;
-        box.setAttribute("role", "region");
+        box.setAttribute("role", role);
         box.ariaLabel = `${name} ${i + 1}, wider than the page`;
       } else {
         for (const name of ["tabindex", "role", "aria-label"]) {
