@@ -14,6 +14,7 @@ from sbtutor import close_up, config, data, files, results, train
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "results"
 NAMES = ("settings", "fashion", "size", "cifar10", "sweep", "ablation", "explorer")
+NAMES += ("planes",)
 
 
 LANDSCAPE = ("landscape", "landscape_plane", "landscape_shift")
