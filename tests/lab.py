@@ -40,10 +40,11 @@ SESSION = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session"
 
 
 class Server(NamedTuple):
-    """A running JupyterLab: its address, and the token that opens it."""
+    """A running JupyterLab: its address, the token that opens it, its folder."""
 
     base: str
     token: str
+    root: Path
 
 
 def _free_port() -> int:
@@ -76,7 +77,7 @@ def serve(root: Path, work: Path, **env: str):
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     try:
-        server = Server(f"http://127.0.0.1:{port}", token)
+        server = Server(f"http://127.0.0.1:{port}", token, root)
         _wait(server, process, log)
         yield server
     finally:
@@ -167,6 +168,22 @@ def start_all(page) -> None:
     )
 
 
+def run_last(page) -> None:
+    """Run the last cell, and wait until it has run."""
+    last = page.locator(".jp-CodeCell").last
+    before = last.locator(".jp-InputPrompt").inner_text()
+    last.locator(".cm-content").click()
+    command(page, "notebook:run-cell")
+    page.wait_for_function(
+        """(before) => {
+          const prompts = document.querySelectorAll(".jp-CodeCell .jp-InputPrompt");
+          const now = prompts[prompts.length - 1].textContent;
+          return now !== before && /\\d/.test(now);
+        }""",
+        arg=before,
+    )
+
+
 def await_all(page) -> bool:
     """Wait until all cells have run and figures are drawn; False if a cell failed."""
     page.wait_for_function("() => window.allRan")
@@ -232,11 +249,12 @@ FIGURE = """(plot) => ({
 ROWS = ":is(.widget-slider, .widget-dropdown, .widget-toggle-buttons, .widget-radio, "
 ROWS += ".widget-checkbox, .widget-select, .widget-text:not(.sbtutor-clicks))"
 VALUE = """(row) => row.querySelector(".widget-readout")?.textContent ??
-  [...row.querySelectorAll(":checked, .mod-active")].map(
-    (part) => part.closest("option, label, button").textContent.trim() || "on"
+  [...row.querySelectorAll("option:checked, .mod-active, input")].map(
+    (part) => part.matches("input") ? part.value + part.checked : part.textContent
   ).join() """
 PARTS = ".noUi-handle, select, input, button:not(.mod-active)"
-KEYS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Space")
+KEYS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Space", "1")
+EXPLORER = ".sbtutor-explorer:has(.sbtutor-clicks)"
 
 
 def figures(page) -> list[dict]:
@@ -258,7 +276,7 @@ def sliders(page) -> list[str | None]:
 def explorers(page) -> list[dict]:
     """Each explorer's figures, and its controls' values in words, in order."""
     return page.evaluate(
-        f"""() => [...document.querySelectorAll(".sbtutor-explorer")].map((box) => ({{
+        f"""() => [...document.querySelectorAll("{EXPLORER}")].map((box) => ({{
           figures: [...box.querySelectorAll(".js-plotly-plot")].map({FIGURE}),
           controls: [...box.querySelectorAll("{ROWS}")].map({VALUE}),
         }}))"""
@@ -266,14 +284,18 @@ def explorers(page) -> list[dict]:
 
 
 def move(page, row) -> bool:
-    """Change a control by keyboard; False if no key does it."""
+    """Change a control by keyboard; False if no key does it.
+
+    One that another control has just enabled may need a moment.
+    """
     before = row.evaluate(VALUE)
-    row.locator(PARTS).first.focus()
-    for key in KEYS:
-        page.keyboard.press(key)
-        page.wait_for_timeout(50)
-        if row.evaluate(VALUE) != before:
-            return True
+    for _ in range(10):
+        row.locator(PARTS).first.focus()
+        for key in KEYS:
+            page.keyboard.press(key)
+            page.wait_for_timeout(50)
+            if row.evaluate(VALUE) != before:
+                return True
     return False
 
 

@@ -6,11 +6,13 @@ the tests look at that.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import lab
+import nbformat
 import pytest
 
 from sbtutor import lessons
@@ -70,18 +72,36 @@ def server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="module")
+def opened(request, server, browser):
+    """A lesson's page and its complaints, while the next lesson is already running."""
+    params = [getattr(item, "callspec", None) for item in request.session.items]
+    stems = [spec.params["visit"] for spec in params if spec and "visit" in spec.params]
+    stems, waiting = list(dict.fromkeys(stems)), {}
+
+    def get(stem):
+        at = stems.index(stem)
+        for near in stems[at : at + 2]:
+            if near not in waiting:
+                trouble = []
+                page = lab.open_page(browser, server, trouble)
+                waiting[near] = page, trouble
+                lab.open_lesson(page, server, f"{near}.ipynb")
+                lab.start_all(page)
+        return waiting.pop(stem)
+
+    return get
+
+
 @pytest.fixture(scope="module", params=STEMS)
-def visit(request, server, browser, tmp_path_factory):
-    stem, trouble = request.param, []
-    picture = tmp_path_factory.mktemp(stem) / f"{stem}.png"
-    page = lab.open_page(browser, server, trouble)
+def visit(request, opened, tmp_path_factory):
+    picture = tmp_path_factory.mktemp(request.param) / "page.png"
+    page, trouble = opened(request.param)
     try:
-        lab.open_lesson(page, server, f"{stem}.ipynb")
-        lab.start_all(page)
         ran = lab.await_all(page)
         seen = look(page)
     finally:
-        page.screenshot(path=picture)
+        lab.picture(page, picture)
         lab.close(page)
     return Visit(ran=ran, trouble=trouble, picture=picture, **seen)
 
@@ -90,7 +110,7 @@ def look(page) -> dict:
     """Move, click, reload; what is seen on the way."""
     seen = {"broken": lab.broken(page), "figures": lab.figures(page)}
     seen |= {"sliders": lab.sliders(page), "first": lab.explorers(page)}
-    rows = page.locator(f".sbtutor-explorer {lab.ROWS}").all()
+    rows = page.locator(f".jp-OutputArea {lab.ROWS}").all()
     seen["stuck"] = [row.inner_html() for row in rows if not lab.move(page, row)]
     seen["moved"], seen["kernel"] = settled(page)
     seen["clicks"] = clicks(page)
@@ -134,7 +154,7 @@ def settled(page) -> tuple[list[dict], list[dict]]:
 def clicks(page) -> list[dict]:
     """Each explorer that has points to click: what it shows before and after."""
     seen = []
-    boxes = page.locator(".sbtutor-explorer").all()
+    boxes = page.locator(lab.EXPLORER).all()
     for at, box in enumerate(boxes):
         before = box.inner_text()
         if lab.click_point(page, box):
@@ -186,3 +206,89 @@ def test_a_reload_beside_the_living_kernel_changes_nothing(visit):
         assert after["controls"] == before["controls"]
         assert drawn([after]) == drawn([before])
         assert after["figures"] == before["figures"]
+
+
+SMALL = """
+from sbtutor import session, widgets
+lesson = session.start("00", "smoke", 0)
+trainer = widgets.trainer(lesson.vary(epochs=500, milestones=[]))
+trainer
+"""
+
+
+@pytest.fixture
+def small(server, browser, request):
+    """A page with nothing but the live trainer; all cells have run."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (SMALL, "1 + 1")]
+    nb = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": lessons.KERNEL})
+    lessons.write(nb, server.root / "small.ipynb")
+    trouble = []
+    page = lab.open_page(browser, server, trouble)
+    lab.open_lesson(page, server, "small.ipynb")
+    lab.start_all(page)
+    assert lab.await_all(page), lab.broken(page)
+    yield page
+    lab.close(page)
+    assert trouble == []
+
+
+def title(page) -> str:
+    (figure,) = lab.figures(page)
+    return figure["title"]
+
+
+def press(page, name: str) -> None:
+    button = page.locator("button.jupyter-button", has_text=name)
+    button.focus()
+    page.keyboard.press("Space")
+
+
+def await_title(page, part: str) -> str:
+    """The figure's title once it has this part."""
+    call = "(part) => document.querySelector('.gtitle')?.textContent.includes(part)"
+    page.wait_for_function(call, arg=part)
+    return title(page)
+
+
+def await_epoch(page, least: int) -> int:
+    """Wait until so many epochs are done; returns how many are."""
+    page.wait_for_function(
+        """(least) => least <= Number(/(\\d+) of 500 epochs/.exec(
+          document.querySelector(".gtitle")?.textContent)?.[1])""",
+        arg=least,
+    )
+    return int(re.search(r"(\d+) of 500", title(page))[1])
+
+
+def test_the_trainer_trains_pauses_and_stops_beside_other_cells(small):
+    assert title(small).startswith("Press Start")
+    press(small, "Start")
+    done = await_epoch(small, 2)
+    lab.run_last(small)  # while it trains
+    await_epoch(small, done + 2)
+    press(small, "Pause")
+    paused = await_title(small, "paused")
+    small.wait_for_timeout(1500)
+    assert title(small) == paused
+    press(small, "Resume")
+    await_epoch(small, int(re.search(r"(\d+) of 500", paused)[1]) + 2)
+    press(small, "Stop")
+    stopped = await_title(small, "stopped")
+    small.wait_for_timeout(1000)
+    assert title(small) == stopped
+    assert lab.broken(small) == []
+
+
+def test_figures_follow_the_dark_theme(small):
+    paper = """() => getComputedStyle(
+      document.querySelector(".js-plotly-plot .main-svg")).backgroundColor"""
+    assert small.evaluate(paper) == "rgb(255, 255, 255)"
+    try:
+        lab.command(small, "apputils:change-theme", theme="JupyterLab Dark")
+        dark = "body[data-jp-theme-light=false]"
+        small.wait_for_selector(dark, state="attached")
+        dark = small.evaluate(paper)
+    finally:
+        lab.command(small, "apputils:change-theme", theme="JupyterLab Light")
+    red, green, blue = (int(part) for part in re.findall(r"\d+", dark))
+    assert max(red, green, blue) < 64, dark
