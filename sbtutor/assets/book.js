@@ -89,6 +89,7 @@ function move(box, { controls, pool, figures, words }) {
 const WIDE = {
   ".table": ["region", "Table"],
   ".formula": ["group", "Formula"],
+  "p, li": ["group", "Text"],
   pre: ["group", "Code or printed text"],
 };
 
