@@ -104,7 +104,7 @@ def trouble():
 def page(browser, trouble):
     page = browser.new_page(viewport={"width": 700, "height": 800})
     page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("console", lambda message: trouble.append(message.text))
+    page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
 
     def local_only(route):
         url = route.request.url
