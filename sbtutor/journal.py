@@ -4,15 +4,21 @@ The file is `progress.json` in the folder of the lessons; $SBTUTOR_JOURNAL names
 one, or is "off". Nothing is sent anywhere. `collect` reads a folder of such files.
 """
 
+import contextlib
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sbtutor import files
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 NAME = "progress.json"
 PARTS = ("exercises", "guesses")
@@ -44,15 +50,35 @@ def load(path: Path) -> dict[str, dict[str, dict]]:
     return kept
 
 
+@contextlib.contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """One notebook after the other, or each would undo what the other has just kept.
+
+    The folder is locked, as the file is replaced. Windows has no such locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network disks have none, either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which ends the lock
+
+
 def _change(part: str, name: str, change: Callable[[dict], None]) -> dict[str, Any]:
     """One entry, changed and kept; trouble with the file is told and stops nothing."""
     at, entry = path(), {}
     try:
-        kept = load(at) if at else {part: {}}
-        entry = kept[part].setdefault(name, entry)
-        change(entry)
-        if at:
-            files.write_json(at, kept)
+        with _in_turn(at.parent) if at else contextlib.nullcontext():
+            kept = load(at) if at else {part: {}}
+            entry = kept[part].setdefault(name, entry)
+            change(entry)
+            if at:
+                files.write_json(at, kept)
     except (OSError, ValueError) as error:
         print(f"(your progress is not kept: {error})")
         change(entry)

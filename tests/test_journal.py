@@ -1,6 +1,8 @@
 """Progress is kept in one file, survives trouble, and is collected by a teacher."""
 
 import json
+import threading
+import time
 
 import pytest
 
@@ -79,6 +81,33 @@ def test_a_broken_file_is_told_of_and_left_alone(kept, capsys, content, message)
     assert kept.read_text() == content
     with pytest.raises(files.BrokenFileError, match=message):
         journal.load(kept)
+
+
+def test_two_notebooks_keep_their_progress_at_the_same_time(kept, monkeypatch):
+    write = files.write_json
+
+    def slow(path, value):
+        time.sleep(0.02)  # long enough for the other one to read the old file
+        write(path, value)
+
+    monkeypatch.setattr(files, "write_json", slow)
+
+    def learn(lesson):
+        for number in range(4):
+            journal.tried(lesson, f"{lesson}-{number}", None)
+
+    notebooks = [threading.Thread(target=learn, args=(n,)) for n in ("01", "02")]
+    for notebook in notebooks:
+        notebook.start()
+    for notebook in notebooks:
+        notebook.join()
+    assert len(journal.load(kept)["exercises"]) == 8
+
+
+def test_without_locks_progress_is_kept_all_the_same(kept, monkeypatch):
+    monkeypatch.setattr(journal, "fcntl", None)
+    journal.tried("01", "vote", None)
+    assert journal.load(kept)["exercises"]["vote"]["tries"] == 1
 
 
 def test_a_full_disk_stops_no_lesson(kept, capsys, monkeypatch):
