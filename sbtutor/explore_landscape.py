@@ -165,8 +165,12 @@ def _map(shown: Slice, quantity: str, at: int) -> list[dict]:
         "y": _plain(up),
         "text": [f"<b>{i + 1}</b>" for i in range(count)],
         "mode": "markers+text",
-        "textfont": {"color": "black", "size": 11},
-        "marker": {"color": "white", "size": 18, "line": EDGE},
+        "textfont": {"color": "white", "size": 11},  # dark pages make words light, too
+        "marker": {
+            "color": "black",
+            "size": 18,
+            "line": {"color": "white", "width": 2},
+        },
         "name": "networks",
         "hoverinfo": "skip",
         "showlegend": False,

@@ -118,7 +118,11 @@ def _list(values: np.ndarray) -> list[float]:
 def _points(
     part: pd.DataFrame, values: np.ndarray, shapes: Mapping[str, str]
 ) -> list[dict]:
-    """One trace a kind; each point's `customdata` is the number of its run."""
+    """One trace a kind; each point's `customdata` is the number of its run.
+
+    The legend has traces of its own: plotly would take the first number there for a
+    colour.
+    """
     traces = []
     kinds, seen = part["kind"].to_numpy(), set(part["kind"])
     for kind in (kind for kind in shapes if kind in seen):
@@ -134,6 +138,8 @@ def _points(
                 text=part["name"].to_numpy()[at].tolist(),
                 hovertemplate="%{text}<br>(%{x}, %{y})<extra>click: close-up</extra>",
                 name=kind,
+                legendgroup=kind,
+                showlegend=False,
                 marker=dict(
                     symbol=shapes[kind],
                     size=9,
@@ -142,6 +148,17 @@ def _points(
                     coloraxis="coloraxis",
                     line=dict(width=1, color=theme.GREY),
                 ),
+            )
+        )
+        traces.append(
+            dict(
+                type="scatter",
+                mode="markers",
+                x=[None],
+                y=[None],
+                name=kind,
+                legendgroup=kind,
+                marker=dict(symbol=shapes[kind], size=9, color=theme.GREY),
             )
         )
     return traces
