@@ -50,7 +50,8 @@ def trend(
         low: lower ends of their intervals, or None.
         high: upper ends, or None.
     """
-    values = np.asarray(y, dtype=float)
+    x, values = list(x), np.asarray(y, dtype=float)
+    low, high = (None if v is None else np.asarray(v, float) for v in (low, high))
     kept = np.flatnonzero(np.isfinite(values)).tolist()
     if not kept:
         return "has no values"

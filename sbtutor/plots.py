@@ -61,9 +61,9 @@ def lines(
     for i, (name, y) in enumerate(series.items()):
         style = look(i)
         if bands and name in bands:
-            low, high = bands[name]
+            low, high = map(list, bands[name])
             figure.add_scatter(
-                x=[*x, *reversed(x)],
+                x=[*x, *reversed(list(x))],
                 y=[*high, *reversed(low)],
                 fill="toself",
                 fillcolor=style["line"]["color"],

@@ -123,7 +123,6 @@ def text(part: Any) -> str:
 
 
 def plain(words: Any) -> str:
-    """Words without markup."""
-    return unescape(
-        re.sub(r"<[^>]*>", " ", "" if words is None else str(words))
-    ).strip()
+    """Words without markup; in `a < 1 and b > 2` there is none."""
+    marked = "" if words is None else str(words)
+    return unescape(re.sub(r"</?[A-Za-z][^<>]*>", " ", marked)).strip()

@@ -30,7 +30,7 @@ def positions(control: Any) -> list[Any]:
         return [pair[1] for pair in control._options_full]
     if hasattr(control, "min"):
         count = round((control.max - control.min) / control.step)
-        places = [control.min + i * control.step for i in range(count + 1)]
+        places = [round(control.min + i * control.step, 9) for i in range(count + 1)]
         if hasattr(control, "base"):
             places = [control.base**place for place in places]
         found = [type(control.value)(float(f"{place:.6g}")) for place in places]

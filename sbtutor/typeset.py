@@ -159,7 +159,9 @@ def twin(packed: Mapping[str, Any]) -> str:
 
 
 def _figure(data: Mapping, shown: Mapping, controls: str = "") -> str:
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(data, separators=(",", ":"))
+    # HTML ends a script at these characters, or hides its end after them.
+    text = text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
     said = escape(describe.alt(shown), quote=True)
     words = scrolling(describe.details(shown))
     return FIGURE.format(controls=controls, said=said, words=words, data=text)

@@ -44,6 +44,11 @@ def test_trend_gives_the_intervals_of_what_it_names():
     assert one_run == "falls from 3 to 1 [0, 2]"
 
 
+def test_less_and_greater_are_no_markup():
+    layout = {"meta": {"alt": "<b>Loss</b> for a < 1, b > 2 <br>and c."}}
+    assert describe.alt({"layout": layout}) == "Loss  for a < 1, b > 2  and c."
+
+
 def test_a_figure_without_words_is_described_by_its_data():
     figure = go.Figure(layout=dict(title_text="One &lt; <b>two</b>"))
     figure.add_scatter(x=[1, 2], y=[3.0, 4.0], name="up")

@@ -29,6 +29,15 @@ def test_lines_draw_each_series_and_its_band():
     assert "x: up rises from 3 [2, 4] to 4 [3, 5]." in alt(figure)
 
 
+def test_lines_take_the_columns_of_a_part_of_a_table(unchecked):
+    part = RUNS[RUNS["label"] == "b"]
+    bands = {"up": (part["y"] - 0.1, part["y"] + 0.1)}
+    figure = plots.lines(part["x"], {"up": part["y"]}, "T", "x", "y", bands)
+    assert list(figure.data[0].x) == [4.0, 5.0, 6.0, 6.0, 5.0, 4.0]
+    assert figure.data[0].y == pytest.approx([0.7, 0.6, 0.5, 0.3, 0.4, 0.5])
+    assert "up falls from 0.6 [0.5, 0.7] to 0.4 [0.3, 0.5]" in alt(figure)
+
+
 def test_scatter_marks_means_and_intervals():
     figure = plots.scatter(RUNS, "x", "y", "label", "T", "x", "y", connect=["a", "b"])
     marks = [t for t in figure.data if t.name in ("a", "b")]

@@ -16,6 +16,8 @@ def test_positions_are_the_values_that_a_control_can_take():
     assert all(type(value) is int for value in whole)
     logs = ipywidgets.FloatLogSlider(0.1, base=10, min=-2, max=0, step=1)
     assert twins.positions(logs) == [0.01, 0.1, 1.0]
+    around = ipywidgets.FloatSlider(0, min=-0.3, max=0.3, step=0.1)
+    assert twins.positions(around) == [-0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3]
     pairs = ipywidgets.Dropdown(options=[("one", 1), ("two", 2)])
     assert twins.positions(pairs) == [1, 2]
     assert twins.positions(ipywidgets.Checkbox()) == [False, True]

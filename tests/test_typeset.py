@@ -56,6 +56,10 @@ def test_figures_are_described_and_cannot_break_out_of_their_page():
     page = typeset.figure(spec)
     assert 'aria-label="&quot;T&quot;' in page
     assert page.count("</script>") == 1
+    spec["data"][0]["name"] = "<!--<script>"  # would swallow the script's end
+    assert "<!--" not in typeset.figure(spec)
+    data = json.loads(re.search(r'json">(.*?)</script>', typeset.figure(spec))[1])
+    assert data["data"] == spec["data"]
     spec["layout"]["meta"] = {"alt": "error falls"}
     assert 'aria-label="error falls"' in typeset.figure(spec)
     assert 'aria-label="figure"' in typeset.figure({"data": []})
