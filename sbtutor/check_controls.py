@@ -39,11 +39,12 @@ def _straight(x: float, line_x: list[float], line_y: list[float]) -> float:
 
 
 def _extended(x: float, line_x: list[float], line_y: list[float]) -> float:
-    """With the first piece going on to the left."""
-    if x >= line_x[0]:
+    """With the first piece going on to the left, the last one to the right."""
+    if line_x[0] <= x <= line_x[-1]:
         return _on(x, line_x, line_y)
-    slope = (line_y[1] - line_y[0]) / (line_x[1] - line_x[0])
-    return line_y[0] + slope * (x - line_x[0])
+    i, j = (0, 1) if x < line_x[0] else (-1, -2)
+    slope = (line_y[j] - line_y[i]) / (line_x[j] - line_x[i])
+    return line_y[i] + slope * (x - line_x[i])
 
 
 def _nearest(x: float, line_x: list[float], line_y: list[float]) -> float:
@@ -63,7 +64,7 @@ _NOT_HEIGHTS: dict[str, Callable[[float, float, list, list], float]] = {
     "you join the ends only; the line bends at the points in between.": (
         lambda x, y, xs, ys: y - _straight(x, xs, ys)
     ),
-    "left of the first point the line goes on horizontally, as np.interp has it.": (
+    "outside the points the line goes on horizontally, as np.interp has it.": (
         lambda x, y, xs, ys: y - _extended(x, xs, ys)
     ),
     "x and y are swapped: this is a distance in sharpness at equal diversity.": (
@@ -88,6 +89,7 @@ def height_above(
         (100.0, 0.55, xs, ys),
         (80.0, 0.5, xs, ys),
         (50.0, 0.5, xs, ys),
+        (160.0, 0.59, xs, ys),
         (0.4, 3.0, [0.1, 0.3, 0.7], [1.0, 2.0, 4.5]),
     ]
 

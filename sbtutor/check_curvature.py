@@ -82,10 +82,11 @@ def hutchinson(
     """(v -> H v, size of v, probes) to the mean of v' H v over random signs v."""
     draw, size, probes = torch.Generator().manual_seed(0), 6, 40
     square = torch.randn(size, size, generator=draw, dtype=torch.float64)
-    matrix, seen = square @ square.T + torch.eye(size), []
+    matrix, seen, floats = square @ square.T + torch.eye(size), [], []
 
     def product(v: Tensor) -> Tensor:
         seen.append(v.detach().clone().double())
+        floats.append(v.is_floating_point())
         return (matrix @ seen[-1]).to(v.dtype)
 
     found = as_number(answer(product, size, probes), "the trace")
@@ -95,6 +96,11 @@ def hutchinson(
         return "H v was never taken; call product(v) for each probe."
     if any(v.shape != (size,) for v in seen):
         return f"hand over one v at a time, with {size} entries."
+    if not all(floats):
+        return (
+            "the entries of v are whole numbers, and H v would be rounded to such; "
+            "make them floats: 2.0 * bits - 1."
+        )
     v = torch.stack(seen)
     return _probes_problem(v, probes) or _mean_problem(found, v, matrix)
 

@@ -1,6 +1,7 @@
 """Checks of lesson 03's exercises on draws and choices; costs have their own file."""
 
 import math
+import numbers
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -136,12 +137,12 @@ def next_member(
             return NOTHING
         if isinstance(found, Tensor) and found.dim() == 0:
             found = found.item()
-        if not isinstance(found, int):
+        if not isinstance(found, numbers.Integral):
             return (
                 f"return one index, an int; this is a {type(found).__name__} "
                 f"({str(found)[:40]})."
             )
-        mine.append(found)
+        mine.append(int(found))
     return _next_problem(cases, mine)
 
 

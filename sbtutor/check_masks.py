@@ -18,6 +18,8 @@ def sam_masks(answer: Callable[[Tensor, float], Tensor]) -> str | None:
         right = sharpbalance.sam_masks(scores, k)
         mine = answer(scores.clone(), k)
         problem = as_tensor(mine, right, "one True or False per member and sample")
+        if problem is None and not torch.equal(mine, mine.bool().to(mine.dtype)):
+            problem = "return True or False, not how many others nominate a sample."
         if problem is None and not torch.equal(mine.bool(), right):
             problem = _sam_masks_problem(mine.bool(), scores, k)
         if problem is not None:

@@ -32,6 +32,8 @@ def one_image(probs: object, answer: object) -> str | None:
     if not _alike(mine, right):
         known = (text for text, value in wrong.items() if _alike(mine, [*value]))
         return next(known, "each should be the mean of three numbers in one column.")
+    if isinstance(answer, str):
+        answer = answer.strip().lower()
     told = "the ensemble answers the class with the largest mean probability"
     if answer == "coat":
         return f"two members say coat; but {told}."

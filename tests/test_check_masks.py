@@ -67,15 +67,19 @@ def height(x, y, line_x, line_y):
 def by_hand(x, y, line_x, line_y):
     if x <= line_x[0]:
         return y - line_y[0]
+    if x >= line_x[-1]:
+        return y - line_y[-1]
     i = next(i for i, end in enumerate(line_x) if x <= end)
     t = (x - line_x[i - 1]) / (line_x[i] - line_x[i - 1])
     return y - (1 - t) * line_y[i - 1] - t * line_y[i]
 
 
 def going_on(x, y, line_x, line_y):
-    slope = (line_y[1] - line_y[0]) / (line_x[1] - line_x[0])
-    start = line_y[0] + slope * (x - line_x[0])
-    return y - (start if x < line_x[0] else np.interp(x, line_x, line_y))
+    """The outer pieces go on in their direction."""
+    inside = np.interp(x, line_x, line_y)
+    side = slice(0, 2) if x < line_x[0] else slice(-2, None)
+    beyond = np.polyval(np.polyfit(line_x[side], line_y[side], 1), x)
+    return y - (inside if line_x[0] <= x <= line_x[-1] else beyond)
 
 
 def to_nearest(x, y, line_x, line_y):
@@ -149,6 +153,7 @@ MISTAKES = [
     (check.sam_masks, lambda s, k: top(s, k).any(0).expand(s.shape), "its own"),
     (check.sam_masks, lambda s, k: sharpbalance.sam_masks(-s, k), "flattest"),
     (check.sam_masks, lambda s, k: ~sharpbalance.sam_masks(s, k), "swapped"),
+    (check.sam_masks, lambda s, k: top(s, k).sum(0) - top(s, k).int(), "not how many"),
     (check.sam_masks, lambda s, k: s > 2, "among its k N sharpest"),
     (check.sam_masks, joined_by_and, "one nomination is enough"),
     (check.sam_masks, lambda s, k: sharpbalance.sam_masks(s, 0.25), "any k"),

@@ -177,6 +177,11 @@ MISTAKES = [
     (check.rescaled, in_place, "in place"),
     (check.rescaled, lambda net, alpha: net.state_dict(), "this is a OrderedDict"),
     (check.rescaled, lambda net, alpha: nn.Linear(3, 2), "of the same layers"),
+    (
+        check.hutchinson,
+        drawn(lambda n: 2 * torch.randint(0, 2, (n,)) - 1),
+        "make them floats",
+    ),
     (check.hutchinson, one_probe, "the same probe is used again"),
     (check.hutchinson, unit_vectors, "these are unit vectors"),
     (check.hutchinson, drawn(lambda n: signs(n).relu()), "the entries are 0 or 1"),

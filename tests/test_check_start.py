@@ -23,6 +23,7 @@ RIGHT = [0.38, 0.5, 0.12]
 # An answer that is a tuple holds several arguments.
 SOLUTIONS = [
     (check.one_image, (RIGHT, "shirt")),
+    (check.one_image, (RIGHT, "Shirt")),
     (check.one_image, (torch.tensor(check_start.MEMBERS).mean(0), "shirt")),
     (check.share_differing, differing),
     (check.share_differing, differing_by_tensors),
