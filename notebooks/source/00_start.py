@@ -350,10 +350,11 @@ right = check.points_gained(my_points_gained)
 # member it is smaller; and whoever picks that member by its test accuracy has used the test images
 # to choose.</details>
 #
-# **4. One more run** (easy, 3 minutes). Of the eight pairs of ensembles behind these figures, SAM
-# had a higher accuracy under shift in six, and a lower one in two. You train one more pair with another seed
-# (write `seed = 100` in the parameters cell and run the lesson again). Suppose that SAM's comes
-# out *lower*. What follows?
+# **4. One more run** (easy, 3 minutes). Each of the eight seeds behind these figures gives a pair: a
+# deep ensemble, and one with SAM ($\rho = 0.1$). Under shift the ensemble with SAM is the more
+# accurate one in six pairs, and the less accurate one in two. You train a ninth pair, with another
+# seed. Suppose that SAM's accuracy comes out *lower*. What follows? (To try it, write `seed = 100`
+# in the parameters cell and run the lesson again.)
 #
 # - a: There is a mistake in the code.
 # - b: SAM is worse under shift.

@@ -22,7 +22,7 @@
 #
 # - When are two points of weights the same function? (Exercise 5: always look at votes, too.)
 # - Why divide by the error? Two good networks *must* agree on most images (exercise 3).
-# - Where would you draw a sampler that needs no accuracy to be different?
+# - Where in the plane would a sampler lie that pays no accuracy for being different?
 # - "One valley in loss, not one in function": what does the bent path prove, what not?
 #
 # Time: 30 minutes to read, of which a third goes to the plane of diversity and accuracy; do not
@@ -1026,7 +1026,7 @@ if right:
 
 # %% [markdown]
 # <details><summary>Why</summary>The cosine falls far below 1 (not to 0, since the head's
-# outputs keep their order), the disagreement is 0. Half-way the accuracy breaks down, though
+# weights stay where they are), the disagreement is 0. Half-way the accuracy breaks down, though
 # both ends are one function. So neither orthogonal weights nor a barrier on the straight line
 # prove different functions.</details>
 #

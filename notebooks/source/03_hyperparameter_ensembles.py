@@ -793,7 +793,8 @@ right = check.log_uniform(my_log_uniform)
 # <!-- solution -->
 #
 # **2. The next choice** (medium, 10 minutes). Some networks are chosen already, perhaps some of
-# them more than once, perhaps none. Which one does greedy selection add next?
+# them more than once, perhaps none. Which one does greedy selection add next? (Suppose that it does
+# not stop.)
 
 
 # %% tags=["exercise"]

@@ -29,7 +29,7 @@
 # minutes at preset class. Exercise 5 can be homework.
 #
 # Typical misunderstandings: an ensemble of probabilities and a soup of weights are taken for the
-# same; mixed BatchNorm statistics are taken for a detail (they make most of a false hill); "no
+# same; mixed BatchNorm statistics are taken for a detail (they make a part of the hill); "no
 # barrier on the line" is taken for "no barrier on any path".
 
 # %% tags=["parameters"]
@@ -1010,7 +1010,7 @@ right = check.barrier(my_barrier)
 #
 # <!-- solution -->
 #
-# **2. What does it cost?** (easy, 5 minutes). Fine-tuning takes $E = 40$ epochs, a cycle 20. How
+# **2. What does it cost?** (easy, 5 minutes). Fine-tuning takes 40 epochs, a cycle 20. How
 # many epochs are trained for $M = 5$ members (model 1 is one) of a Local DE, of SSE, of StarSSE?
 # And how long does each take, counted in epochs, with five machines at once?
 

@@ -20,7 +20,7 @@
 # **For the teacher.** Talking points:
 #
 # - "Sharp" needs four answers: along which direction, how far, over which images, in which unit.
-# - A number that stands still has not converged (the trace's rule, the power iteration).
+# - A number that stands still need not have converged (the trace's rule, the power iteration).
 # - Rewriting: which property of adaptive measures makes them invariant, and to what?
 # - Measures agree between methods and hardly within one. What follows for papers with one measure?
 #

@@ -579,7 +579,7 @@ right = check.valley_trace(my_valley_trace)
 #
 # <!-- solution -->
 #
-# <details><summary>Why</summary>At alpha = 1 the trace is 2, at 10 it is 100: the same function,
+# <details><summary>Why</summary>At alpha = 1 the trace is 2, at 10 it is 100.01: the same function,
 # probabilities and all, is called flat or sharp. In our network ReLU and the mean over pixels pass
 # a factor on, too. Multiply <code>norm3.weight</code> and <code>norm3.bias</code> in a copy of
 # <code>params</code> by 10 and divide <code>head.weight</code> by 10:

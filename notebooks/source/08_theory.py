@@ -19,7 +19,8 @@
 # %% [markdown] tags=["teacher"]
 # **For the teacher.** Talking points:
 #
-# - One matrix, many directions: everything in this lesson is a mean over b of some power.
+# - One matrix, many directions: the variance and the bounds of the sharpness are made of means over
+#   directions of powers of b.
 # - "Diverges" and "is less diverse" are different questions (exercise 4).
 # - What does a linear model leave out? (Its curvature is the same everywhere.)
 # - A limit is an approximation: where do the simulations leave it?

@@ -813,7 +813,7 @@ right = check.random_masks(my_random_masks)
 #
 # **6. The mixed step** (hard, 12 minutes). `grad_n` and `grad_s` are functions: for any weights they
 # give the gradient of the mean loss over the SGD part, and over the SAM part, of a batch. Return
-# SharpBalance's gradient at `w`. `r` is the share of SAM.
+# SharpBalance's gradient at `w`. `r` is the share of the batch that is in the SAM part.
 
 
 # %% tags=["exercise"]

@@ -40,7 +40,7 @@ def made_up():
         journal.tried("01", "ensemble_probs", None if tries else "the wrong axis")
         if name == "ada":
             journal.tried("01", "vote", None)
-        journal.guess("00", "points that three networks gain", guess)
+        journal.guess("00", "gain of three members, in points", guess)
     if given is None:
         del os.environ["SBTUTOR_JOURNAL"]
     else:
@@ -96,8 +96,8 @@ stand = pd.DataFrame(rows).sort_values("passed").set_index("exercise")
 stand
 
 # %% [markdown]
-# Fewer than half have passed it: that is a good place to begin the next hour. The check's
-# last message tells what to talk about.
+# An exercise that fewer than half have passed is a good place to begin the next hour. The
+# check's last message tells what to talk about.
 
 # %%
 lessons_passed = exercises[exercises["passed"].notna()].groupby("lesson").size()
