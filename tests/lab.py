@@ -1,4 +1,4 @@
-"""JupyterLab as a learner has it: a server, a page, and what a page shows."""
+"""JupyterLab as a learner has it: a server, and a page; see `lab_page` for the rest."""
 
 import ast
 import contextlib
@@ -33,6 +33,9 @@ FLAGS = [
     "--allow-root",
     "--expose-app-in-browser",  # so that commands need no clicks through menus
     "--ServerApp.port_retries=0",
+    # Where the tests are killed, the server ends by itself.
+    "--ServerApp.shutdown_no_activity_timeout=600",
+    "--MappingKernelManager.cull_idle_timeout=300",
     "--LabApp.news_url=",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 ]
@@ -131,8 +134,12 @@ def open_page(browser, server: Server, trouble: list[str]):
 
 
 def open_lesson(page, server: Server, name: str) -> None:
-    """Open a notebook of the server's folder."""
-    page.goto(f"{server.base}/lab/tree/{name}?token={server.token}&reset")
+    """Open a notebook of the server's folder, in a workspace of its own.
+
+    A page that is loaded again opens all that its workspace had open.
+    """
+    place = f"lab/workspaces/{name.partition('.')[0]}/tree/{name}"
+    page.goto(f"{server.base}/{place}?token={server.token}&reset")
     settle(page)
 
 
@@ -221,118 +228,3 @@ def ask(page, expression: str, setup: str = ""):
     told = reply.get("user_expressions", {}).get("it", reply)
     assert "data" in told, told
     return json.loads(ast.literal_eval(told["data"]["text/plain"]))
-
-
-def broken(page) -> list[str]:
-    """What cells show that no learner should see."""
-    return page.evaluate(
-        """() => [...document.querySelectorAll(".jp-OutputArea-output")].filter((out) =>
-            /(displaying|creating|Loading) widget|model not found|Javascript Error/i
-              .test(out.textContent) ||
-            /jupyter\\.(error|stderr)$/.test(out.dataset.mimeType ?? ""))
-          .map((out) => out.textContent.trim().slice(0, 300))"""
-    )
-
-
-# What a plotly figure shows; the rest is looks.
-FIGURE = """(plot) => ({
-  title: plot.layout?.title?.text ?? "",
-  notes: (plot.layout?.annotations ?? []).map((note) => note.text),
-  data: JSON.parse(JSON.stringify(plot.data, (key, value) =>
-    key.startsWith("_") ? undefined : value)),
-  drawn: !!plot.querySelector(".main-svg"),
-  role: plot.getAttribute("role"),
-  label: plot.getAttribute("aria-label"),
-})"""
-
-# A control's value in words: its readout, or what is chosen in it.
-ROWS = ":is(.widget-slider, .widget-dropdown, .widget-toggle-buttons, .widget-radio, "
-ROWS += ".widget-checkbox, .widget-select, .widget-text:not(.sbtutor-clicks))"
-VALUE = """(row) => row.querySelector(".widget-readout")?.textContent ??
-  [...row.querySelectorAll("option:checked, .mod-active, input")].map(
-    (part) => part.matches("input") ? part.value + part.checked : part.textContent
-  ).join() """
-PARTS = ".noUi-handle, select, input, button:not(.mod-active)"
-KEYS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Space", "1")
-EXPLORER = ".sbtutor-explorer:has(.sbtutor-clicks)"
-
-
-def figures(page) -> list[dict]:
-    """All plotly figures of the page, in order."""
-    return page.evaluate(
-        f"""() => [...document.querySelectorAll(".jp-OutputArea .js-plotly-plot")]
-          .map({FIGURE})"""
-    )
-
-
-def sliders(page) -> list[str | None]:
-    """The label that each slider's handle has for those who do not see it."""
-    return page.evaluate(
-        """() => [...document.querySelectorAll(".jp-OutputArea .noUi-handle")]
-          .map((handle) => handle.ariaLabel)"""
-    )
-
-
-def explorers(page) -> list[dict]:
-    """Each explorer's figures, and its controls' values in words, in order."""
-    return page.evaluate(
-        f"""() => [...document.querySelectorAll("{EXPLORER}")].map((box) => ({{
-          figures: [...box.querySelectorAll(".js-plotly-plot")].map({FIGURE}),
-          controls: [...box.querySelectorAll("{ROWS}")].map({VALUE}),
-        }}))"""
-    )
-
-
-def move(page, row) -> bool:
-    """Change a control by keyboard; False if no key does it.
-
-    One that another control has just enabled may need a moment.
-    """
-    before = row.evaluate(VALUE)
-    for _ in range(10):
-        row.locator(PARTS).first.focus()
-        for key in KEYS:
-            page.keyboard.press(key)
-            page.wait_for_timeout(50)
-            if row.evaluate(VALUE) != before:
-                return True
-    return False
-
-
-# Where a point that can be clicked lies on the screen; null if there is none.
-POINT = """(plot) => {
-  plot.scrollIntoView({ block: "center" });
-  const box = plot.getBoundingClientRect(), { _fullData, _fullLayout } = plot;
-  for (const trace of _fullData) {
-    const shown = trace.visible === true && trace.customdata?.length;
-    if (!shown || !trace._length || !trace.xaxis) continue;
-    const axis = (name) => _fullLayout[name[0] + "axis" + name.slice(1)];
-    const x = axis(trace.xaxis), y = axis(trace.yaxis);
-    return [box.left + x._offset + x.d2p(trace.x[0]),
-      box.top + y._offset + y.d2p(trace.y[0])];
-  }
-  return null;
-}"""
-
-
-def click_point(page, explorer) -> bool:
-    """Click the first point of an explorer that carries `customdata`, if one does."""
-    for plot in explorer.locator(".js-plotly-plot").all():
-        at = plot.evaluate(POINT)
-        if at is not None:
-            page.mouse.move(at[0] - 2, at[1] - 2)
-            page.mouse.move(*at)  # plotly clicks what it hovers over
-            page.wait_for_timeout(200)
-            page.mouse.click(*at)
-            return True
-    return False
-
-
-def picture(page, path: Path) -> None:
-    """A picture of the whole notebook, which scrolls inside the page."""
-    height = page.evaluate(
-        """() => document.querySelector(".jp-WindowedPanel-outer").scrollHeight"""
-    )
-    page.set_viewport_size({"width": 1200, "height": min(height + 150, 16_000)})
-    page.wait_for_timeout(500)
-    page.screenshot(path=path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lab
+import lab_page
 import nbformat
 import pytest
 
@@ -101,27 +102,30 @@ def visit(request, opened, tmp_path_factory):
         ran = lab.await_all(page)
         seen = look(page)
     finally:
-        lab.picture(page, picture)
+        lab_page.picture(page, picture)
         lab.close(page)
     return Visit(ran=ran, trouble=trouble, picture=picture, **seen)
 
 
 def look(page) -> dict:
     """Move, click, reload; what is seen on the way."""
-    seen = {"broken": lab.broken(page), "figures": lab.figures(page)}
-    seen |= {"sliders": lab.sliders(page), "first": lab.explorers(page)}
-    rows = page.locator(f".jp-OutputArea {lab.ROWS}").all()
-    seen["stuck"] = [row.inner_html() for row in rows if not lab.move(page, row)]
+    seen = {"broken": lab_page.broken(page), "figures": lab_page.figures(page)}
+    seen |= {"sliders": lab_page.sliders(page), "first": lab_page.explorers(page)}
+    rows = page.locator(f".jp-OutputArea {lab_page.ROWS}").all()
+    seen["stuck"] = [row.inner_html() for row in rows if not lab_page.move(page, row)]
     seen["moved"], seen["kernel"] = settled(page)
     seen["clicks"] = clicks(page)
-    seen["before"] = lab.explorers(page)
+    seen["before"] = lab_page.explorers(page)
     lab.command(page, "docmanager:save")
     page.reload()
     lab.settle(page)
     lab.await_figures(page)
-    seen["after"] = lab.explorers(page)
-    seen["broken"] += lab.broken(page)
-    seen |= {"figures_after": lab.figures(page), "sliders_after": lab.sliders(page)}
+    seen["after"] = lab_page.explorers(page)
+    seen["broken"] += lab_page.broken(page)
+    seen |= {
+        "figures_after": lab_page.figures(page),
+        "sliders_after": lab_page.sliders(page),
+    }
     return seen
 
 
@@ -144,7 +148,7 @@ def settled(page) -> tuple[list[dict], list[dict]]:
     """The explorers once they show what the kernel would draw, or never will."""
     for _ in range(20):
         wanted = lab.ask(page, "list(_probe())", PROBE)
-        shown = lab.explorers(page)
+        shown = lab_page.explorers(page)
         if drawn(shown) == drawn(wanted):
             break
         page.wait_for_timeout(500)
@@ -154,10 +158,10 @@ def settled(page) -> tuple[list[dict], list[dict]]:
 def clicks(page) -> list[dict]:
     """Each explorer that has points to click: what it shows before and after."""
     seen = []
-    boxes = page.locator(lab.EXPLORER).all()
+    boxes = page.locator(lab_page.EXPLORER).all()
     for at, box in enumerate(boxes):
         before = box.inner_text()
-        if lab.click_point(page, box):
+        if lab_page.click_point(page, box):
             page.wait_for_timeout(1000)
             heard = lab.ask(page, "list(_probe())", PROBE)[at]["clicked"]
             seen.append({"before": before, "after": box.inner_text(), "heard": heard})
@@ -226,14 +230,14 @@ def small(server, browser, request):
     page = lab.open_page(browser, server, trouble)
     lab.open_lesson(page, server, "small.ipynb")
     lab.start_all(page)
-    assert lab.await_all(page), lab.broken(page)
+    assert lab.await_all(page), lab_page.broken(page)
     yield page
     lab.close(page)
     assert trouble == []
 
 
 def title(page) -> str:
-    (figure,) = lab.figures(page)
+    (figure,) = lab_page.figures(page)
     return figure["title"]
 
 
@@ -276,7 +280,7 @@ def test_the_trainer_trains_pauses_and_stops_beside_other_cells(small):
     stopped = await_title(small, "stopped")
     small.wait_for_timeout(1000)
     assert title(small) == stopped
-    assert lab.broken(small) == []
+    assert lab_page.broken(small) == []
 
 
 def test_figures_follow_the_dark_theme(small):
