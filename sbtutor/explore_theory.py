@@ -108,7 +108,7 @@ def figure(
     edge = overshoot_rho(ratio, eta)
     title = (
         f"rho {rho:.2f}: variance of SAM {number(here['sam_variance'])}, sharpness "
-        f"{number(here['sam_lower'])} to {number(here['sam_upper'])}; it overshoots "
+        f"{number(here['sam_lower'])} to {number(here['sam_upper'])}; it diverges "
         f"from rho {edge:.2f} on"
     )
     least = RADII[curves["sam_variance"].index(min(curves["sam_variance"]))]
@@ -143,7 +143,7 @@ def _star(name: str, x: float, y: float) -> dict:
 
 
 def _edge(edge: float) -> list[dict]:
-    """A dotted line where SAM begins to overshoot, in the two plots along rho."""
+    """A dotted line where SAM begins to diverge, in the two plots along rho."""
     line = {"color": GREY, "width": 1, "dash": "dot"}
     across = {"type": "line", "x0": edge, "x1": edge, "y0": 0, "y1": 1, "line": line}
     return [

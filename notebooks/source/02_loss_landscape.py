@@ -748,8 +748,8 @@ print(js_table.round(3).to_string())
 #
 # ## Explore
 #
-# First planes and paths, computed beforehand for three networks of three kinds: a deep ensemble;
-# the same with SAM; and three that were fine-tuned from one checkpoint (lesson 05, five classes).
+# First planes and paths, computed beforehand for three networks of each of three kinds: a deep
+# ensemble; the same with SAM; and three that were fine-tuned from one checkpoint (lesson 05, five classes).
 # Discs are the networks. For the straight line the plane goes through all three. For the
 # curve it goes through the two ends and the bend, so that the whole curve lies in it. Losses
 # above $\ln C$, that of guessing among $C$ classes, have one colour. Move $t$, or click a point
@@ -759,7 +759,7 @@ print(js_table.round(3).to_string())
 #   the network in the middle still share with its ends?
 # - Now the curve. The loss stays low. But look at *disagreement*: how far are you from both
 #   ends half-way, and how far are the ends from each other?
-# - Is the barrier between the fine-tuned networks as high? Are they one basin?
+# - Is the barrier between the fine-tuned networks as high? Do they lie in one basin?
 #
 # Each kind is one run, and each picture one plane of very many. So none of them shows that one
 # method's minima are wider; lesson 06 measures that, with intervals.

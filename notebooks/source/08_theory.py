@@ -631,7 +631,7 @@ print("phi(3, 0) at rho 0.25:", round(theory.phi(3, 0, RATIO, ETA, 0.25), 4))
 #
 # The closed forms of both theorems, live. Left and middle: variance and sharpness along
 # $\rho$. Right: one against the other. Stars mark your $\rho$. From the dotted line on SAM
-# overshoots: its error along the sharpest direction grows.
+# diverges: its error along the sharpest direction grows.
 #
 # - Move $\rho$ from 0 to 0.5 and watch the star on the right. Where does SAM turn back? Is that
 #   before the dotted line, or at it?
@@ -726,7 +726,7 @@ right = check.learner_variance(my_variance)
 
 
 # %% tags=["exercise"]
-def my_overshoot_rho(ratio, eta):
+def my_diverging_rho(ratio, eta):
     """The smallest rho with an error that grows; ratio is n / d."""
     # solution
     top = (ratio**0.5 + 1) ** 2
@@ -734,7 +734,7 @@ def my_overshoot_rho(ratio, eta):
     # end
 
 
-right = check.overshoot_rho(my_overshoot_rho)
+right = check.overshoot_rho(my_diverging_rho)
 
 # %% [markdown]
 # <details><summary>Hint 1: a nudge</summary>Look at the table of s. From which s on does an error

@@ -627,7 +627,8 @@ pd.concat(of_k)[["difference", "low", "high", "n"]].round(4)
 # With a larger share the SAM rise grows, and accuracy falls: at $k = 0.75$ by 0.77 points
 # (0.61 to 0.92) on clean images and by 2.55 points (1.18 to 3.91) under shift. DER is a
 # little higher, beyond the noise for $k = 0.25$ only, and under shift we see no difference. So
-# no share rescues SharpBalance on these images. About CIFAR-10 this table says nothing.
+# with none of these shares do we see SharpBalance gain accuracy on these images. About CIFAR-10
+# this table says nothing.
 #
 # ### Which test images are sharp, and do members disagree on them?
 #
