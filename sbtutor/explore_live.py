@@ -1,6 +1,7 @@
 """The live trainer: watch a small ensemble train, pause it, stop it, start another."""
 
 import dataclasses
+import threading
 import time
 from typing import Any
 
@@ -30,6 +31,7 @@ class Trainer(ipywidgets.VBox):
         """Show an empty figure; nothing is trained before Start is pressed."""
         given = experiment.train
         self.experiment, self._splits, self._drawn = experiment, None, 0.0
+        self._one_at_a_time = threading.Lock()
         self.training: Training | None = None
         self.earlier: list[Point] = []
         self.controls = {
@@ -78,17 +80,21 @@ class Trainer(ipywidgets.VBox):
 
     def show(self) -> None:
         """Draw the figure, or the error that ended the training; set the buttons."""
-        status = self.training.status if self.training else "ready"
+        with self._one_at_a_time:  # else an older figure can come last, and stay
+            self._draw(self.training)
+            self._drawn = time.monotonic()
+
+    def _draw(self, training: Training | None) -> None:
+        status = training.status if training else "ready"
         self.buttons["pause"].disabled = status not in ("running", "paused")
         self.buttons["stop"].disabled = status not in ("running", "paused")
         going_on = status == "paused"
         self.buttons["pause"].description = "Resume" if going_on else "Pause"
         self.buttons["pause"].icon = "play" if going_on else "pause"
         if status == "failed":
-            _say(self.output, self.training.error)
+            _say(self.output, training.error)
         else:
             explore.put(self.output, self.picture())
-        self._drawn = time.monotonic()
 
     def _grey(self, _: object = None) -> None:
         self.controls["rho"].disabled = self.controls["method"].value == "sgd"

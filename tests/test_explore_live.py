@@ -272,6 +272,28 @@ def test_pause_resume_and_stop_by_their_buttons(trainer):
     assert stop.disabled
 
 
+def test_a_figure_of_the_thread_that_is_late_does_not_stay(trainer, monkeypatch):
+    box, put = trainer(epochs=10_000), explore.put
+    late, drawn = threading.Event(), threading.Event()
+
+    def slow(output, figure):
+        if threading.current_thread() is threading.main_thread():
+            put(output, figure)
+            return
+        late.set()
+        until(lambda: box.training.status != "running")
+        time.sleep(0.2)  # in which the main thread draws, if it may
+        put(output, figure)
+        drawn.set()
+
+    monkeypatch.setattr(explore, "put", slow)
+    box.buttons["start"].click()
+    assert late.wait(LONG)
+    box.buttons["pause"].click()
+    assert drawn.wait(LONG)
+    assert "paused" in title(box)
+
+
 def test_start_after_stop_begins_anew_and_keeps_the_old_point(trainer):
     box = trainer(epochs=10_000)
     box.buttons["start"].click()
