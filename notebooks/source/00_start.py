@@ -237,9 +237,9 @@ print(title)
 # one step uphill raises the loss: a cheap measure of how sharp a minimum is.
 #
 # - Start a deep ensemble, then SAM. The first stays as a grey square. Where does SAM end?
-# - Choose a larger $\rho$. Does the point go on in the same direction? Does each run?
-# - Start one method again with other seeds. How far apart do its points end? That is how much
-#   one run proves.
+# - Choose a larger $\rho$. Does the point go on in the same direction? With every seed?
+# - Start one method again with other seeds. How far apart do its points end? That is how
+#   little one run proves.
 
 # %%
 brief = dict(members=3, epochs=8, milestones=[5], warmup_epochs=4, compile=False)

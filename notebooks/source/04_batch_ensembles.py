@@ -26,7 +26,7 @@
 # - Most of the paper's order is not found here. What would you have to change to find out why?
 #
 # Time: 35 minutes to read. It can be split before "Weights that answer": the first half stands
-# alone, with exercises 1 and 3 to 6; exercise 2 belongs to the second half.
+# alone, with exercises 1 and 4 to 6; exercises 2 and 3 belong to the second half.
 #
 # Typical misunderstandings: member-major and image-major batches; "batch" taken for mini-batch; the
 # median of a range taken for its mean; gains counted over unequal members taken for a victory.

@@ -391,8 +391,8 @@ pd.DataFrame(table).T.rename_axis(columns="width")
 #
 # 1. Which measures of sharpness put SharpBalance *on* the dotted line, and which far to the
 #    right of it? (Try the Hessian trace and the SAM rise.)
-# 2. Let $\rho$ grow with the colour on clean images, then on shifted ones. Which end of the
-#    line is best in each?
+# 2. Let the colour be accuracy on clean images, then on shifted ones. Which end of SAM's line is
+#    best in each?
 # 3. Choose a run of DE and one of SAM 0.4. In which do more pairs of members vote
 #    differently? And which classes stand in both galleries?
 
@@ -435,7 +435,7 @@ print(f"rho up to {shown['rho']}, {shown['members']} members: {drawn} runs")
 #
 # </details>
 #
-# And the eight ensembles a radius from above, for each width:
+# And the eight ensembles of each radius from above, at each width:
 
 # %%
 widgets.tradeoff(
