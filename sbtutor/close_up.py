@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sbtutor import diversity, files, metrics
 
-STEPS = 255  # probabilities are kept in steps of 1/255
 TENTHS = 10  # groups of equally sharp images
 NAMES = {"probs", "log10_fisher", "labels", "places"}
 AGAIN = "run `python notebooks/results/recompute.py explorer`, or fetch it again"

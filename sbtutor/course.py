@@ -176,6 +176,8 @@ def versions(names: tuple[str, ...], out: Path, folder: Path) -> None:
             ignore=shutil.ignore_patterns("*.py", "__pycache__"),
         )  # fmt: skip
         for source in lessons.find(folder / "source", names, "*.py"):
+            if source.stem == "teacher" and version != "teacher":
+                continue
             nb = lessons.from_source(source, version)
             lessons.write(nb, out / version / f"{source.stem}.ipynb")
         print(f"{out / version}: written")

@@ -65,8 +65,12 @@ def packages() -> Finding:
     """Is all there that the course depends on, and new enough?"""
     from packaging.requirements import Requirement
 
+    try:
+        depends = importlib.metadata.requires("sbtutor") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder, as it came
+        return Finding("problem", "sbtutor is not installed", f"{INSTALL}, {AGAIN}")
     wrong, count = [], 0
-    for line in importlib.metadata.requires("sbtutor") or []:
+    for line in depends:
         wanted = Requirement(line)
         if wanted.marker and not wanted.marker.evaluate({"extra": "notebooks"}):
             continue

@@ -75,6 +75,15 @@ def test_a_missing_and_an_old_package_are_named(monkeypatch):
     assert found.advice.startswith("write: python -m pip install -e")
 
 
+def test_a_clone_that_is_not_installed_is_a_problem(monkeypatch):
+    def requires(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    (found,) = doctor.examine([doctor.packages])
+    assert (found.state, found.what) == ("problem", "sbtutor is not installed")
+
+
 def test_torch_and_torchvision_are_imported():
     found = doctor.torch()
     assert found.state == "ok"
