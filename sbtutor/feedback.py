@@ -5,6 +5,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import get_origin
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def exercise(lesson: str) -> Callable[[Callable[..., str | None]], Callable[...,
         @functools.wraps(diagnose)
         def check(*answer: object) -> bool:
             try:
-                problem = diagnose(*answer)
+                problem = _no_function(diagnose, answer) or diagnose(*answer)
             except Exception as error:
                 said = f"it raises {type(error).__name__}"
                 journal.tried(lesson, diagnose.__name__, said)
@@ -43,6 +44,17 @@ def exercise(lesson: str) -> Callable[[Callable[..., str | None]], Callable[...,
         return check
 
     return decorate
+
+
+def _no_function(diagnose: Callable, answer: Sequence[object]) -> str | None:
+    """What to say where a function is asked for and its value is given."""
+    for asked, given in zip(inspect.signature(diagnose).parameters.values(), answer):
+        if get_origin(asked.annotation) is Callable and not callable(given):
+            return (
+                "hand over the function itself, its name without brackets; this is a "
+                f"{type(given).__name__}."
+            )
+    return None
 
 
 def as_tensor(value: object, like: Tensor, what: str) -> str | None:

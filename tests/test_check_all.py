@@ -75,6 +75,13 @@ def test_check_can_be_called_as_cells_do(lesson, exercise):
     assert f"check.{exercise.check}(" in exercise.stub
 
 
+def test_a_value_in_place_of_a_function_is_told(capsys, unchecked):
+    """As in `check.vote(my_vote(logits))`."""
+    assert not check.vote(torch.ones(2))
+    said = "hand over the function itself, its name without brackets; this is a Tensor."
+    assert capsys.readouterr().out == f"Not yet: {said}\n"
+
+
 @pytest.mark.parametrize("lesson", EXERCISES)
 def test_lesson_has_three_to_six_exercises_numbered_from_one(lesson):
     found = EXERCISES[lesson]
