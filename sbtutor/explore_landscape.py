@@ -134,7 +134,7 @@ def _map(shown: Slice, quantity: str, at: int) -> list[dict]:
         "z": [_plain(row) for row in values[quantity].clip(low, high)],
         "colorscale": "Cividis",
         "reversescale": quantity == "accuracy",
-        "contours": contours | {"showlines": False},
+        "contours": contours,
         "colorbar": {"x": 0.43, "thickness": 10, "len": 0.95},
         "hovertemplate": "%{z:.3f}<extra></extra>",
     }
