@@ -34,7 +34,9 @@ def _probe():
             clicked = [w.value for w in box.children if isinstance(w, Clicks)]
             title = figure["layout"]["title"]["text"]
             shown = [{"title": title, "data": figure["data"]}]
-            yield dict(figures=shown, controls=len(values), clicked="".join(clicked))
+            points = any(trace.get("customdata") for trace in figure["data"])
+            yield dict(figures=shown, controls=len(values), clicked="".join(clicked),
+                points=points)
 """
 PARTS = ("type", "name", "x", "y", "z", "text", "customdata")
 
@@ -100,11 +102,11 @@ def visit(request, opened, tmp_path_factory):
     page, trouble = opened(request.param)
     try:
         ran = lab.await_all(page)
-        seen = look(page)
+        seen = look(page) | {"trouble": list(trouble)}
     finally:
         lab_page.picture(page, picture)
         lab.close(page)
-    return Visit(ran=ran, trouble=trouble, picture=picture, **seen)
+    return Visit(ran=ran, picture=picture, **seen)
 
 
 def look(page) -> dict:
@@ -200,6 +202,7 @@ def test_each_control_moves_by_keyboard_and_its_figure_follows(visit):
 
 
 def test_a_click_on_a_point_is_heard_and_shown(visit):
+    assert len(visit.clicks) == sum(box["points"] for box in visit.kernel)
     for click in visit.clicks:
         assert json.loads(click["heard"])["point"] is not None
         assert click["after"] != click["before"]
