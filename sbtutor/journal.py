@@ -157,11 +157,11 @@ def collect(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame]:
     for file in found:
         kept = load(file)
         for name, entry in kept["exercises"].items():
-            exercises.append({"learner": file.stem, "exercise": name} | entry)
+            exercises.append(entry | {"learner": file.stem, "exercise": name})
         for name, entry in kept["guesses"].items():
             lesson, _, question = name.partition(": ")
             about = {"learner": file.stem, "lesson": lesson, "question": question}
-            guesses.append(about | entry)
+            guesses.append(entry | about)
     columns = ["learner", "exercise", "lesson", "tries", "passed", "said"]
     asked = ["learner", "lesson", "question", "guess", "measured"]
     return pd.DataFrame(exercises, columns=columns), pd.DataFrame(

@@ -149,7 +149,8 @@ def test_what_the_learners_code_raises_is_a_try(kept):
 
 def test_a_folder_of_files_is_one_table(tmp_path):
     for name, passed in (("ada", "2026-01-02"), ("bob", None)):
-        entry = {"lesson": "01", "tries": 2} | ({"passed": passed} if passed else {})
+        entry = {"lesson": "01", "tries": 2, "learner": "not the file's"}
+        entry |= {"passed": passed} if passed else {}
         guesses = {"01: why: so": {"guess": [1], "measured": 2}}
         text = json.dumps({"exercises": {"vote": entry}, "guesses": guesses})
         (tmp_path / f"{name}.json").write_text(text)
