@@ -52,7 +52,7 @@ def tradeoff_figure(
         equal: further columns and the value that they must have, as `members=3`.
 
     Raises:
-        ValueError: as `describe`; the table lacks a column.
+        ValueError: as `describe`; the table lacks a column; a run comes twice.
     """
     lacking = [c for c in (x, y, colour, *equal) if c not in runs]
     if lacking:
@@ -64,6 +64,11 @@ def tradeoff_figure(
     whole = np.isfinite(numbers).all(1)
     at = np.flatnonzero(whole & chosen(runs, about, rho, k, **equal))
     part, values = about.iloc[at], numbers[at]
+    if part["number"].duplicated().any():  # its intervals would count it twice
+        raise ValueError(
+            "the table has several rows a run, such as one for each number of members; "
+            "choose one of them, as in members=3"
+        )
     shapes = _shapes(about["kind"])
     traces = _points(part, values, shapes) + _means(part, values, shapes)
     ring = at[part["number"].to_numpy() == run] if run is not None else at[:0]

@@ -330,3 +330,8 @@ def test_the_twin_has_few_figures_and_the_current_one(runs):
 def test_controls_can_be_moved_by_keyboard(runs):
     kinds = (ipywidgets.Dropdown, ipywidgets.SelectionSlider)
     assert all(isinstance(c, kinds) for c in explorer(runs).controls.values())
+
+
+def test_a_run_that_comes_twice_is_refused(runs):
+    with pytest.raises(ValueError, match=r"several rows a run.* as in members=3"):
+        tradeoff_figure(runs)
