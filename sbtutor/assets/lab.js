@@ -11,6 +11,12 @@
       listen(plot);
     }
   };
+  // A saved page has pictures, white and mute, where figures were until hovered over.
+  const pictures = () => {
+    for (const picture of document.querySelectorAll(".jp-RenderedPlotly > .plot-img"))
+      if (picture.src && picture.style.display !== "none")
+        picture.dispatchEvent(new MouseEvent("mouseenter"));
+  };
   // A point that is clicked goes to the kernel through its explorer's hidden field.
   const listen = (plot) => {
     if (plot.sbtutorHears || !plot.on) return;
@@ -54,10 +60,18 @@
   };
   window.removeEventListener("keydown", window.sbtutorKeys, true);
   window.addEventListener("keydown", (window.sbtutorKeys = keys), true);
+  // Plotly's extension fits a figure to its place even when it has just been replaced.
+  const unhandled = (event) => {
+    if (/^Resize must be passed a displayed plot/.test(event.reason?.message))
+      event.preventDefault();
+  };
+  window.removeEventListener("unhandledrejection", window.sbtutorUnhandled);
+  window.addEventListener("unhandledrejection", (window.sbtutorUnhandled = unhandled));
   let waiting;
   const soon = () => {
     waiting ??= setTimeout(() => {
       waiting = undefined;
+      pictures();
       figures();
       controls();
     }, 100);
