@@ -103,3 +103,17 @@ def test_figures_say_what_they_show(nb):
         if lessons.PLOTLY in output.get("data", {}):
             assert describe.alt(output.data[lessons.PLOTLY]) != "figure"
             assert "image/png" in output.data, "run `make notebooks` with Chromium"
+
+
+def test_the_teachers_notebook_is_in_sync_whole_and_small():
+    path = FOLDER / "teacher.ipynb"
+    nb, source = (
+        lessons.read(path),
+        lessons.from_source(FOLDER / "source" / "teacher.py"),
+    )
+    assert [cell.source for cell in nb.cells] == [cell.source for cell in source.cells]
+    assert lessons.problem(nb) is None
+    assert path.stat().st_size < 300_000
+    told = [json.dumps(output) for output in lessons.outputs(nb)]
+    assert not any(MACHINE.search(text) for text in told)
+    assert any("made up" in text for text in told)
