@@ -20,7 +20,6 @@ class Clicks(ipywidgets.Text):
     The figure is drawn by JupyterLab's plotly extension and stays an ordinary output:
     plotly's own FigureWidget would cost 5 MB each and go stale when the page is
     reloaded. `assets/lab.js` writes the point's `customdata` into this hidden field.
-    (A widget of anywidget's is dead where a page takes over two seconds to draw.)
     """
 
     def __init__(self, on_click: Callable[[Any], None] | None = None) -> None:

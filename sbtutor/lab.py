@@ -16,6 +16,10 @@ STYLE = (  # and no button may send a figure, or a learner, to plotly's site
     ".js-plotly-plot :is(.modebar-btn--logo,[data-title^=Share]){display:none}"
     ".sbtutor-words{margin:0 0 1em 1em;max-width:60em;overflow-x:auto}"
     ".sbtutor-words summary{cursor:pointer}"
+    ".jp-RenderedMarkdown details{margin-bottom:.6em}"
+    ".jp-OutputArea-output pre{word-break:normal;overflow-wrap:anywhere}"
+    ".sbtutor-explorer{padding-left:4px}"
+    ".sbtutor-explorer :is(td,th){text-align:right;padding:.1em .6em}"
 )
 
 
