@@ -49,18 +49,23 @@ lint: $(READY)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-# The lessons (nbval) run beside the package's tests, and are reported after them.
+# The lessons (nbval) and the tests in a browser run beside the package's other tests,
+# and are reported after them.
+BROWSER = tests/test_lab.py tests/test_axe.py
+
 test: lint
-	@echo "== tests of the package; the lessons run beside them at preset smoke"
-	@mkdir -p runs; \
-	$(THREADS) SBTUTOR_PRESET=smoke $(PY) -m pytest $(NBVAL) 300 notebooks \
-	  > runs/nbval.log 2>&1 & lessons=$$!; \
-	trap 'kill $$lessons 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
-	$(THREADS) $(PY) -m pytest tests; package=$$?; \
-	echo "== the lessons, run beside (runs/nbval.log)"; \
-	wait $$lessons; lessons_said=$$?; cat runs/nbval.log; \
+	@echo "== tests of the package; beside them the lessons at preset smoke, and a browser"
+	@mkdir -p runs; export $(THREADS) SBTUTOR_PRESET=smoke; \
+	{ $(PY) -m pytest $(NBVAL) 300 notebooks; lessons=$$?; \
+	  $(PY) -m pytest $(BROWSER) && [ $$lessons -eq 0 ]; } > runs/beside.log 2>&1 & \
+	beside=$$!; \
+	trap 'kill $$beside 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	env -u SBTUTOR_PRESET $(PY) -m pytest tests $(addprefix --ignore=,$(BROWSER)); \
+	package=$$?; \
+	echo "== the lessons and the browser, run beside (runs/beside.log)"; \
+	wait $$beside; beside_said=$$?; cat runs/beside.log; \
 	[ $$package -eq 0 ] || echo "== the package's tests FAILED (see above)"; \
-	[ $$package -eq 0 ] && [ $$lessons_said -eq 0 ]
+	[ $$package -eq 0 ] && [ $$beside_said -eq 0 ]
 
 test-full: $(READY)
 	@echo "== long tests, then the lessons at preset class"
