@@ -459,7 +459,7 @@ figure.update_xaxes(type="log", tickvals=factors)
 # from images saved as JPEG, 1,000 target images of four classes), SSE and StarSSE of five members
 # were trained for each cell of a grid: five factors of the learning rate and three of the length.
 # Each seed has its own checkpoints, target images and heads. (On fashion-mini fine-tuning took 80
-# epochs there, not 40.) Here is the mean over seeds for StarSSE:
+# epochs there, not 40.) Here is StarSSE: means over seeds, each ± half of its 95 % interval:
 
 # %%
 from plotly.subplots import make_subplots
@@ -470,6 +470,7 @@ TABLES = "results"
 grid = results.committed(f"{TABLES}/transfer_grid")
 for name in ("test_", "refreshed_member_", "soup_test_"):
     grid[f"{name}points"] = 100 * grid[f"{name}accuracy"]
+AT = ["epochs", "lr"]  # the grid's axes
 NAMES = {"local": "Local DE", "global": "Global DE", "sse": "SSE", "star": "StarSSE"}
 LABELS = {
     "normalized_disagreement": "normalised disagreement",
@@ -483,27 +484,30 @@ LABELS = {
 
 # %%
 def maps_of(images: str, method: str):
-    """Four quantities over the grid of cycles, mean over seeds."""
+    """Four quantities over the grid of cycles: means over seeds, 95 % intervals."""
     rows = grid[(grid["data"] == images) & (grid["method"] == method)]
-    shown, told = list(LABELS)[:4], []
-    figure = make_subplots(2, 2, subplot_titles=[LABELS[name] for name in shown])
-    for i, name in enumerate(shown):
-        z = rows.pivot_table(name, "epochs", "lr").round(1 if "points" in name else 3)
-        place = dict(row=i // 2 + 1, col=i % 2 + 1)
+    figure = make_subplots(2, 2, subplot_titles=[LABELS[n] for n in list(LABELS)[:4]])
+    told = []
+    for i, name in enumerate(list(LABELS)[:4]):
+        cells = {at: results.interval(v) for at, v in rows.groupby(AT)[name]}
+        z = pd.Series({at: cell.mean for at, cell in cells.items()}).unstack()
+        half = pd.Series({at: c.high - c.mean for at, c in cells.items()}).unstack()
+        words = z.map("{:.3g}".format) + half.map("<br>± {:.2g}".format)
         x, y = [[f"{v:g}" for v in axis] for axis in (z.columns, z.index)]
-        look = dict(colorscale="Cividis", showscale=False, texttemplate="%{z}")
-        figure.add_heatmap(x=x, y=y, z=z.values, **look, **place)
-        told.append(f"{LABELS[name]} {z.values.min():g} to {z.values.max():g}")
+        shown = dict(x=x, y=y, z=z.round(4).values, text=words.values, showscale=False)
+        look = dict(colorscale="Cividis", texttemplate="%{text}", textfont_size=11)
+        figure.add_heatmap(**shown, **look, row=i // 2 + 1, col=i % 2 + 1)
+        told.append(f"{LABELS[name]} {z.values.min():.3g} to {z.values.max():.3g}")
     figure.update_xaxes(type="category").update_yaxes(type="category")
     figure.update_xaxes(title_text="factor of the learning rate", row=2)
     figure.update_yaxes(title_text="of the length", col=1)
-    title = f"{NAMES[method]} by strength of the cycles ({images})"
-    meta = {"alt": f"{title}. Over the grid: {'; '.join(told)}."}
-    return figure.update_layout(
-        template=plots.TEMPLATE, title_text=title, width=700, height=420, meta=meta
-    )
+    title = f"{NAMES[method]} by strength of the cycles ({images}; ± 95 %)"
+    meta = {"alt": f"{title}. Means over seeds on the grid: {'; '.join(told)}."}
+    look = dict(template=plots.TEMPLATE, title_text=title, meta=meta)
+    return figure.update_layout(**look, width=760, height=480)
 
 
+# %%
 maps_of("fashion-mini", "star")
 
 # %% [markdown]

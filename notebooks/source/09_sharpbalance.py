@@ -193,6 +193,15 @@ plots.matrix(
     "rank correlation",
 )
 
+# %%
+from sbtutor import sharp_images
+
+pair = by_member["member 0"].to_numpy(), by_member["member 1"].to_numpy()
+value, low, high = sharp_images.rank_correlation(*pair)
+print(
+    f"members 0 and 1: {value:.3f}, 95 % interval {low:.3f} to {high:.3f} over images"
+)
+
 # %% [markdown]
 # ## The split
 #
