@@ -39,11 +39,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
         return
     terminalreporter.section("seconds a lesson, with its slowest cell, and its budget")
     for path, parts in sorted(took.items()):
-        seconds = sum(parts)
-        budget = _budget(terminalreporter.config.rootpath / path)
-        line = (
-            f"{path:45} {sum(seconds):6.1f} ({max(seconds):.1f}), budget {budget:.0f}"
-        )
+        seconds, budget = sum(parts), _budget(terminalreporter.config.rootpath / path)
+        line = f"{path:40} {seconds:6.1f} ({max(parts):.1f}), budget {budget:.0f}"
         late = "  OVER BUDGET" if seconds > budget else ""
         terminalreporter.write_line(line + late)
 

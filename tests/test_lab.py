@@ -288,16 +288,22 @@ def test_the_trainer_trains_pauses_and_stops_beside_other_cells(small):
     assert lab_page.broken(small) == []
 
 
+def _turn(page, theme, light):
+    """Change JupyterLab's theme; its splash screen must go before the next change."""
+    lab.command(page, "apputils:change-theme", theme=f"JupyterLab {theme}")
+    turned = f"body[data-jp-theme-light={light}]"
+    page.wait_for_selector(turned, state="attached")
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
+
+
 def test_figures_follow_the_dark_theme(small):
     paper = """() => getComputedStyle(
       document.querySelector(".js-plotly-plot .main-svg")).backgroundColor"""
     assert small.evaluate(paper) == "rgb(255, 255, 255)"
     try:
-        lab.command(small, "apputils:change-theme", theme="JupyterLab Dark")
-        dark = "body[data-jp-theme-light=false]"
-        small.wait_for_selector(dark, state="attached")
+        _turn(small, "Dark", "false")
         dark = small.evaluate(paper)
     finally:
-        lab.command(small, "apputils:change-theme", theme="JupyterLab Light")
+        _turn(small, "Light", "true")
     red, green, blue = (int(part) for part in re.findall(r"\d+", dark))
     assert max(red, green, blue) < 64, dark

@@ -12,10 +12,14 @@
     }
   };
   // A saved page has pictures, white and mute, where figures were until hovered over.
+  // (Once each: drawn twice at the same time, plotly stumbles.)
   const pictures = () => {
-    for (const picture of document.querySelectorAll(".jp-RenderedPlotly > .plot-img"))
-      if (picture.src && picture.style.display !== "none")
-        picture.dispatchEvent(new MouseEvent("mouseenter"));
+    for (const el of document.querySelectorAll(".jp-RenderedPlotly > .plot-img")) {
+      if (!el.src || el.sbtutorWoken || el.parentElement.querySelector(".plot-container"))
+        continue;
+      el.sbtutorWoken = true;
+      el.dispatchEvent(new MouseEvent("mouseenter"));
+    }
   };
   // A point that is clicked goes to the kernel through its explorer's hidden field.
   const listen = (plot) => {
@@ -50,8 +54,7 @@
     for (const button of document.querySelectorAll("button.jupyter-button"))
       if (!button.textContent.trim()) name(button, button.title || "button");
   };
-  // Plain keys belong to the control that has the focus; else JupyterLab takes them
-  // for its own, and "x" in a list of choices cuts the cell.
+  // Plain keys belong to the focused control; else "x" in a list of choices cuts the cell.
   const keys = (event) => {
     const { target, ctrlKey, metaKey, altKey, shiftKey } = event;
     if (!target.closest?.(".jp-OutputArea .jupyter-widgets")) return;
