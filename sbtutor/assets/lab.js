@@ -11,8 +11,7 @@
       listen(plot);
     }
   };
-  // A saved page has pictures, white and mute, where figures were until hovered over.
-  // (Once each: drawn twice at the same time, plotly stumbles.)
+  // Saved pages have white, mute pictures where figures were. Draw each, and just once.
   const pictures = () => {
     for (const el of document.querySelectorAll(".jp-RenderedPlotly > .plot-img")) {
       if (!el.src || el.sbtutorWoken || el.parentElement.querySelector(".plot-container"))
