@@ -1,7 +1,7 @@
 """What holds for the exercises of all lessons, cell by cell.
 
 The stub is refused, the solution passes, and at least two typical mistakes have a
-message of their own, which the test file of the check proves.
+message of their own. Right answers and mistakes are listed in the checks' test files.
 """
 
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 import jupytext
 import pytest
 import torch
+from answers import arguments, said_to
 
 from sbtutor import check, exercises, feedback, lessons
 
@@ -62,11 +63,15 @@ def test_check_knows_its_lesson_and_two_typical_mistakes(lesson, exercise):
     assert len(messages - {told for told in messages if "the dots" in told}) >= 2
 
 
-@pytest.mark.parametrize("tests", TESTS, ids=lambda tests: tests.__name__)
-def test_each_file_tries_its_mistakes(tests):
-    """That each gets its message is shown there."""
-    (tried,) = tests.test_mistake_gets_its_message.pytestmark
-    assert tried.args[1] is tests.MISTAKES
+@pytest.mark.parametrize(("exercise", "answer"), SOLUTIONS)
+def test_right_answer_passes(exercise, answer, capsys):
+    assert exercise(*arguments(answer))
+    assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize(("exercise", "mistake", "message"), MISTAKES)
+def test_mistake_gets_its_message(exercise, mistake, message, capsys):
+    assert message in said_to(exercise, mistake, capsys)
 
 
 @pytest.mark.parametrize(("lesson", "exercise"), CELLS)
