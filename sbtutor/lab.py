@@ -19,6 +19,7 @@ STYLE = (  # and no button may send a figure, or a learner, to plotly's site
     ".jp-RenderedMarkdown details{margin-bottom:.6em}"
     ".jp-OutputArea-output pre{word-break:normal;overflow-wrap:anywhere}"
     ".sbtutor-explorer{padding-left:4px}"
+    ".sbtutor-explorer .widget-inline-hbox{margin-right:12px}"
     ".sbtutor-explorer :is(td,th){text-align:right;padding:.1em .6em}"
 )
 
