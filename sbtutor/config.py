@@ -31,7 +31,7 @@ def _check(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
     near = get_close_matches(str(value), choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     _check(
@@ -99,8 +99,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _make_plain(self)
-        _check_choice("model", self.name, get_args(ModelName))
-        _check_choice("norm", self.norm, get_args(Norm))
+        check_choice("model", self.name, get_args(ModelName))
+        check_choice("norm", self.norm, get_args(Norm))
         _check(
             self.norm != "none" or self.name in ("small_cnn", "medium_cnn"),
             f"norm='none' is for small_cnn and medium_cnn, got {self.name}; "
@@ -145,10 +145,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _make_plain(self)
-        _check_choice("method", self.method, get_args(Method))
-        _check_choice("split", self.split, get_args(SampleSplit))
-        _check_choice("optimizer", self.optimizer, get_args(Optimizer))
-        _check_choice("schedule", self.schedule, get_args(Schedule))
+        check_choice("method", self.method, get_args(Method))
+        check_choice("split", self.split, get_args(SampleSplit))
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        check_choice("schedule", self.schedule, get_args(Schedule))
         self._check_numbers()
         if self.method != "sgd":
             _check(
@@ -250,5 +250,5 @@ def preset(name: str) -> Experiment:
 
     Vary it with `dataclasses.replace`. Raises ValueError for another name.
     """
-    _check_choice("preset", name, tuple(PRESETS))
+    check_choice("preset", name, tuple(PRESETS))
     return PRESETS[name]

@@ -7,18 +7,72 @@ import io
 import json
 import math
 import os
+import platform
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 DIGEST = 32  # bytes of SHA-256 at the end of a checked file
 
 
 class BrokenFileError(ValueError):
     """A file is not what was written."""
+
+
+class LockedError(ValueError):
+    """Another process works on it."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold a file's lock; it ends with the process, however that ends.
+
+    The file says who holds it. Windows has no such locks, nor have some network disks:
+    there nothing is locked.
+
+    Args:
+        path: the file; made if need be, and left there.
+        patience: seconds to wait for another process to let go.
+
+    Raises:
+        LockedError: it is held by another process, which is named.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        until = time.monotonic() + patience
+        while not _lock(file):
+            if time.monotonic() >= until:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise LockedError(f"{path.parent} is being worked on by {holder}")
+            time.sleep(min(0.2, max(0.0, until - time.monotonic())))
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether the lock is ours now."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # this disk knows no locks
+        return True
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -100,7 +100,7 @@ def table(root: Path | str) -> pd.DataFrame:
         try:
             rows.append(
                 {"run": run.name}
-                | _settings(load_experiment(run))
+                | settings(load_experiment(run))
                 | load_metrics(run)
                 | files.read_json(run / "provenance.json")
             )
@@ -112,7 +112,8 @@ def table(root: Path | str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _settings(experiment: Experiment) -> dict[str, Any]:
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as columns: see `table`."""
     row = {"data": experiment.data.name, "model": experiment.model.name}
     for part in ("data", "model", "train"):
         for name, value in dataclasses.asdict(getattr(experiment, part)).items():
