@@ -53,6 +53,7 @@ ORDER = [
     "snapshots",
     "state",
     "batches",
+    "cost",
     "epochs",
     "rank_one",
     "batch_ensemble",

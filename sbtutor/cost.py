@@ -1,0 +1,179 @@
+"""What an experiment costs in arithmetic, before it is run.
+
+A multiply-add is 2 FLOP. Counted are matrix products and convolutions, which are nearly
+all of it: no norm layers, no augmentation, no optimizer.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from sbtutor import data, models
+from sbtutor.config import DataConfig, ModelConfig, TrainConfig
+
+GRADIENT = 3  # passes forward: the backward pass does two products for each of one
+
+# Sustained TFLOP/s of training, for estimates where nobody gives a measured rate.
+# GPU: an assumption, meant to be on the safe side; no GPU was measured. It is 6 % of
+# what an A100's data sheet states for bfloat16 (312): images of 32x32 pixels and
+# batches of 128 do not fill such a card. `benchmarks/gpu.py` measures yours.
+GPU_TFLOPS = 20.0
+# One CPU core: to be measured.
+CPU_TFLOPS = 0.05
+
+
+class Sizes(NamedTuple):
+    """How many images the splits have, and what one is."""
+
+    train: int
+    val: int
+    test: int
+    in_shape: tuple[int, int, int]  # C, H, W
+    classes: int
+
+
+# With the validation split that `data.load` cuts from the training images.
+KNOWN = {
+    "digits": Sizes(1097, 200, 500, (1, 8, 8), 10),
+    "fashion-mini": Sizes(5_000, 1_000, 4_000, (1, 28, 28), 10),
+    "fashion-mnist": Sizes(54_000, 6_000, 10_000, (1, 28, 28), 10),
+    "cifar10": Sizes(45_000, 5_000, 10_000, (3, 32, 32), 10),
+    "cifar100": Sizes(45_000, 5_000, 10_000, (3, 32, 32), 100),
+    "tiny-imagenet": Sizes(90_000, 10_000, 10_000, (3, 64, 64), 200),
+}
+
+
+def sizes_of(config: DataConfig) -> Sizes:
+    """The sizes of a data set; only a set of your own is loaded for it.
+
+    Raises:
+        ValueError: fewer training images than `limit`; as `data.load` for other sets.
+    """
+    sizes = KNOWN.get(config.name)
+    if sizes is None:
+        sizes = _loaded(dataclasses.replace(config, limit=None, size=None, seed=0))
+    if config.limit is not None:
+        if config.limit > sizes.train:
+            raise ValueError(
+                f"cannot take {config.limit} of {config.name}'s {sizes.train} training "
+                f"images; write a limit from 1 to {sizes.train}"
+            )
+        sizes = sizes._replace(train=config.limit)
+    if config.size is not None:
+        shape = (sizes.in_shape[0], config.size, config.size)
+        sizes = sizes._replace(in_shape=shape)
+    return sizes
+
+
+@functools.cache
+def _loaded(config: DataConfig) -> Sizes:
+    splits = data.load(config)
+    counts = [len(split.labels) for split in splits]
+    shape = tuple(splits.train.images.shape[1:])
+    return Sizes(*counts, shape, len(splits.train.classes))
+
+
+def forward_flops(model: nn.Module, in_shape: tuple[int, int, int]) -> int:
+    """FLOP of one image's pass forward, counted on tensors without content.
+
+    Args:
+        model: on any device; it stays as it is.
+        in_shape: (C, H, W) of the image.
+    """
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    state = {name: torch.empty_like(t, device="meta") for name, t in state.items()}
+    image = torch.empty(1, *in_shape, device="meta")
+    counter = FlopCounterMode(display=False)
+    with models.evaluating(model), torch.no_grad(), counter:
+        functional_call(model, state, (image,))
+    return counter.get_total_flops()
+
+
+@functools.cache
+def model_flops(
+    config: ModelConfig, in_shape: tuple[int, int, int], classes: int
+) -> int:
+    """`forward_flops` of `models.build`'s network, which takes no memory.
+
+    Raises:
+        ValueError: as `models.build`.
+    """
+    with torch.device("meta"):
+        model = models.build(config, in_shape, classes, seed=0)
+    return forward_flops(model, in_shape)
+
+
+def sam_share(config: TrainConfig) -> float:
+    """Expected share of samples with SAM after SharpBalance's split.
+
+    For a nomination of k N samples by each of M members, if their rankings of the
+    samples were independent:
+
+        paper, flattest, random, shared  s = 1 - (1 - k)^(M-1)
+        code                             s + (1 - k)^M / M
+        code_boost                       s + (1 - k)^M (M - 1) / M
+
+    True rankings resemble each other, so s lies between k (all the same) and this,
+    unless members disagree on purpose; min(1, (M - 1) k) is never exceeded. The code's
+    rules are then nearer to 1 / M or (M - 1) / M of what nobody nominated.
+    """
+    k, members = config.sam_fraction, config.members
+    union, nobody = 1 - (1 - k) ** (members - 1), (1 - k) ** members
+    dealt = {"code": 1 / members, "code_boost": (members - 1) / members}
+    return union + nobody * dealt.get(config.split, 0.0)
+
+
+def gradient_passes(config: TrainConfig, samples: int) -> float:
+    """Training of the whole ensemble, in passes forward of one image.
+
+    A gradient is 3 passes, SGD takes one gradient a sample, SAM two. SharpBalance takes
+    two in its T_d warm-up epochs, then one and `sam_share`; its split needs each
+    sample's own gradient once.
+
+    Args:
+        config: method, members, epochs, split.
+        samples: training images.
+    """
+    gradients = {"sgd": 1.0, "sam": 2.0}.get(config.method, 0.0) * config.epochs
+    if config.method == "sharpbalance":
+        rest = config.epochs - config.warmup_epochs
+        gradients = 2 * config.warmup_epochs + 1 + rest * (1 + sam_share(config))
+    return GRADIENT * gradients * config.members * samples
+
+
+class Rate(NamedTuple):
+    """An assumed speed, and of what."""
+
+    tflops: float
+    device: str  # "GPU" or "CPU core"
+
+
+def assumed_rate(config: TrainConfig) -> Rate:
+    """Which of the two assumed speeds is for these settings.
+
+    The GPU's if the device is one, or "auto" with `bf16`, as in settings that are made
+    for GPUs, or with a GPU in this machine.
+    """
+    on_gpu = config.device not in ("auto", "cpu") or (
+        config.device == "auto" and (config.bf16 or torch.cuda.is_available())
+    )
+    return Rate(GPU_TFLOPS, "GPU") if on_gpu else Rate(CPU_TFLOPS, "CPU core")
+
+
+def hours(flops: float | int, tflops: float | int) -> float:
+    """Hours of one GPU or CPU core that sustains so many TFLOP/s.
+
+    Raises:
+        ValueError: tflops <= 0.
+    """
+    if not tflops > 0:
+        raise ValueError(
+            f"a rate of {tflops} TFLOP/s never ends; write a positive number, such as "
+            f"{GPU_TFLOPS:g} for a GPU"
+        )
+    return flops / (tflops * 1e12) / 3600
