@@ -26,12 +26,14 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["multistep", "cosine"]
 
 
-def _check(holds: bool, message: str) -> None:
+def check(holds: bool, message: str) -> None:
+    """Raise ValueError with the message unless it holds."""
     if not holds:
         raise ValueError(message)
 
 
 def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is a choice; it names the nearest one."""
     if value in choices:  # a grid asks ten thousands of times
         return
     near = get_close_matches(str(value), choices, n=1)
@@ -41,26 +43,40 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
     )
 
 
+WORDS = {  # by type: which values fit, and what to call one and several
+    bool: (bool, "True or False", ""),
+    int: (Integral, "a whole number", "whole numbers"),
+    float: (Real, "a finite number", "finite numbers"),
+    str: (str, "a text", "texts"),
+}
+OPTIONAL = {kind | None: kind for kind in WORDS}
+LISTS = {Sequence[kind]: kind for kind in (int, float, str)}
+
+
 def _plain(name: str, value: Any, kind: Any) -> Any:
-    """A setting as Python's own bool, int or float, so that it survives JSON."""
-    if kind == int | None:
-        return None if value is None else _plain(name, value, int)
-    if kind == Sequence[int]:
+    """A setting as Python's own bool, int, float or str, so that it survives JSON."""
+    if kind in OPTIONAL:
+        return None if value is None else _plain(name, value, OPTIONAL[kind])
+    if kind in LISTS:
+        item = LISTS[kind]
         is_list = isinstance(value, Sequence) and not isinstance(value, str)
-        _check(is_list, f"{name} must be a list of whole numbers, got {value!r}")
-        return tuple(_plain(name, item, int) for item in value)
-    wanted = {bool: (bool, "True or False"), int: (Integral, "a whole number")}
-    wanted[float] = (Real, "a finite number")
-    if kind not in wanted:
+        check(is_list, f"{name} must be a list of {WORDS[item][2]}, got {value!r}")
+        return tuple(_plain(name, entry, item) for entry in value)
+    if kind not in WORDS:
         return value
-    types, words = wanted[kind]
+    types, words, _ = WORDS[kind]
     fits = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
     fits = fits and (kind is not float or math.isfinite(value))
-    _check(fits, f"{name} must be {words}, got {value!r} ({type(value).__name__})")
+    check(fits, f"{name} must be {words}, got {value!r} ({type(value).__name__})")
     return kind(value)
 
 
-def _make_plain(config: Any) -> None:
+def make_plain(config: Any) -> None:
+    """Turn a frozen dataclass's settings into plain bool, int, float, str or tuple.
+
+    Call it in `__post_init__`. Raises ValueError where a value does not fit the type
+    of its field; types other than these, and lists of them or None, are left alone.
+    """
     for setting in dataclasses.fields(config):
         value = _plain(setting.name, getattr(config, setting.name), setting.type)
         object.__setattr__(config, setting.name, value)
@@ -77,10 +93,9 @@ class DataConfig:
     seed: int = 0  # which images `limit` and the validation cut take
 
     def __post_init__(self) -> None:
-        _make_plain(self)
-        _check(isinstance(self.name, str), f"a data set's name, not {self.name!r}")
+        make_plain(self)
         for what, value in (("limit", self.limit), ("size", self.size)):
-            _check(
+            check(
                 value is None or value >= 1,
                 f"data {what} must be at least 1 or None (all), got {value}",
             )
@@ -99,19 +114,19 @@ class ModelConfig:
     dropout: float = 0.0  # rate before each linear layer but a first one; 0: none
 
     def __post_init__(self) -> None:
-        _make_plain(self)
+        make_plain(self)
         check_choice("model", self.name, get_args(ModelName))
         check_choice("norm", self.norm, get_args(Norm))
-        _check(
+        check(
             self.norm != "none" or self.name in ("small_cnn", "medium_cnn"),
             f"norm='none' is for small_cnn and medium_cnn, got {self.name}; "
             "write norm='group' for statistics that do not depend on the batch",
         )
-        _check(
+        check(
             self.width is None or self.width >= 1,
             f"model width must be at least 1 or None (the usual), got {self.width}",
         )
-        _check(
+        check(
             0 <= self.dropout < 1,
             f"model dropout must be in [0, 1), got {self.dropout}; 0 is no dropout",
         )
@@ -145,14 +160,14 @@ class TrainConfig:
     compile: bool = False  # torch.compile the members' forward pass
 
     def __post_init__(self) -> None:
-        _make_plain(self)
+        make_plain(self)
         check_choice("method", self.method, get_args(Method))
         check_choice("split", self.split, get_args(SampleSplit))
         check_choice("optimizer", self.optimizer, get_args(Optimizer))
         check_choice("schedule", self.schedule, get_args(Schedule))
         self._check_numbers()
         if self.method != "sgd":
-            _check(
+            check(
                 self.rho > 0,
                 f"{self.method} steps a distance rho > 0 uphill, got rho={self.rho}; "
                 "for rho = 0 write method='sgd'",
@@ -163,33 +178,33 @@ class TrainConfig:
     def _check_numbers(self) -> None:
         for name, least in (("members", 1), ("epochs", 1), ("batch_size", 2)):
             value = getattr(self, name)
-            _check(value >= least, f"{name} must be at least {least}, got {value}")
+            check(value >= least, f"{name} must be at least {least}, got {value}")
         for name in ("lr", "lr_decay"):
             value = getattr(self, name)
-            _check(value > 0, f"{name} must be positive, got {value}")
+            check(value > 0, f"{name} must be positive, got {value}")
         for name in ("weight_decay", "crop", "rho"):
             value = getattr(self, name)
-            _check(value >= 0, f"{name} cannot be negative, got {value}")
-        _check(
+            check(value >= 0, f"{name} cannot be negative, got {value}")
+        check(
             0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}"
         )
-        _check(
+        check(
             all(a < b for a, b in zip((0, *self.milestones), self.milestones)),
             f"milestones must be rising epochs from 1 on, got {self.milestones}",
         )
 
     def _check_sharpbalance(self) -> None:
-        _check(
+        check(
             self.members >= 2,
             "sharpbalance picks each member's SAM samples from the *other* members, "
             f"so it needs members >= 2, got members={self.members}",
         )
-        _check(
+        check(
             0 <= self.warmup_epochs < self.epochs,
             f"the split is made after warmup_epochs={self.warmup_epochs} epochs, but "
             f"training has epochs={self.epochs}; write 0 <= warmup_epochs < epochs",
         )
-        _check(
+        check(
             0 < self.sam_fraction < 1,
             f"sam_fraction must lie in (0, 1), got {self.sam_fraction}; "
             "for SAM on all samples write method='sam', for none method='sgd'",

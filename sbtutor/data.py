@@ -150,7 +150,7 @@ def _cut(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     return _at(split, rest), _at(split, taken)
 
 
-def _resized(split: Split, size: int) -> Split:
+def resized(split: Split, size: int) -> Split:
     """Smaller by averaging areas, larger by bilinear interpolation."""
     images = split.images.float()
     if size <= min(images.shape[2:]):
@@ -344,7 +344,7 @@ def load(config: DataConfig) -> Splits:
         train = subset(train, config.limit, config.seed)
     splits = splits._replace(train=train)
     if config.size is not None:
-        splits = Splits(*(_resized(split, config.size) for split in splits))
+        splits = Splits(*(resized(split, config.size) for split in splits))
     return splits
 
 

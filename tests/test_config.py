@@ -134,7 +134,7 @@ def test_sgd_ignores_what_only_sharpbalance_needs():
         (TrainConfig, {"milestones": 5}, "milestones must be a list of whole numbers"),
         (TrainConfig, {"milestones": (1.5, 2)}, "milestones must be a whole number"),
         (DataConfig, {"limit": "5"}, "limit must be a whole number, got '5'"),
-        (DataConfig, {"name": 5}, "a data set's name, not 5"),
+        (DataConfig, {"name": 5}, "name must be a text, got 5"),
         (ModelConfig, {"width": 2.5}, "width must be a whole number, got 2.5"),
     ],
 )
