@@ -84,7 +84,9 @@ def run(
                         if not _report(out / lesson.name, child.returncode, seconds):
                             failed.append(lesson.stem)
         finally:
-            stop([child for child, _ in running.values()])
+            stop([child.pid for child, _ in running.values()])
+            for child, _ in running.values():
+                child.wait()
     return failed
 
 
@@ -123,12 +125,12 @@ def _report(done: Path, returncode: int, seconds: float) -> bool:
     return False
 
 
-def stop(children: Sequence[subprocess.Popen]) -> None:
+def stop(pids: Sequence[int]) -> None:
     """End processes and everything that they started."""
     family = []
-    for child in children:
+    for pid in pids:
         try:
-            parent = psutil.Process(child.pid)
+            parent = psutil.Process(pid)
             family += [parent, *parent.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
@@ -139,8 +141,6 @@ def stop(children: Sequence[subprocess.Popen]) -> None:
             except psutil.NoSuchProcess:
                 continue
         _, family = psutil.wait_procs(family, timeout=5)
-    for child in children:
-        child.wait()
 
 
 def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[str]:

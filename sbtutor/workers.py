@@ -139,10 +139,10 @@ def _start(lifeline: Connection) -> None:
     """In each new process."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=end_with, args=(lifeline,), daemon=True).start()
 
 
-def _end_with(lifeline: Connection) -> None:
+def end_with(lifeline: Connection) -> None:
     """Ends this process once the other end is closed, if only by the parent's death."""
     try:
         lifeline.poll(None)

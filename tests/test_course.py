@@ -160,7 +160,7 @@ def test_a_signal_ends_every_child(tmp_path, sign):
             child.send_signal(sign)
             assert child.wait(timeout=30) == 128 + sign
         finally:
-            course.stop([child])
+            course.stop([child.pid])
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 

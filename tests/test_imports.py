@@ -75,6 +75,7 @@ ORDER = [
     "train",
     "study_ensemble",
     "studies",
+    "jobs",
     "live",
     "live_figure",
     "lab",
@@ -119,6 +120,13 @@ ORDER = [
     "typeset",
     "book",
     "course",
+    "perform",
+    "sweep",
+    "drive",
+    "collect",
+    "local",
+    "cluster",
+    "batch",
     "doctor",
 ]
 

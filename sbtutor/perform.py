@@ -1,0 +1,160 @@
+"""One run of a batch: its notebook, executed by papermill in this process."""
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nbformat import NotebookNode
+
+from sbtutor import files, jobs, lessons
+from sbtutor.course import THREADS
+
+NOTEBOOK = "job.ipynb"  # beside `jobs/`, the same for all runs of a sweep
+DONE = "notebook.ipynb"  # in a run's folder, executed
+LOG = "log.txt"
+ATTEMPTS = "attempts.jsonl"
+SECONDS_BETWEEN_SAVES = 60
+
+
+__all__ = ["THREADS", "Outcome", "attempts", "log_to", "notebook", "perform"]
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    name: str
+    trouble: str | None = None  # in one line; None if it is finished
+    lost: bool = False  # its process or computer died: another try may help
+
+
+def notebook(lesson: NotebookNode) -> NotebookNode:
+    """The part of a lesson that is a job: its cells up to the last one tagged `job`.
+
+    Of the code, only the cells tagged `job` or `parameters`.
+
+    Raises:
+        ValueError: it has no such cells.
+    """
+    kept = {"job", "parameters"}
+    at = [i for i, cell in enumerate(lesson.cells) if "job" in lessons.tags(cell)]
+    named = set(lessons.parameters(lesson))
+    missing = {"preset", "study", "settings", "folder", "shared"} - named
+    if not at or missing:
+        raise ValueError(
+            "this notebook cannot be run as a job: it needs cells tagged 'job', and "
+            "one tagged 'parameters' that sets preset, study, settings, folder, shared"
+        )
+    lesson.cells = [
+        cell
+        for cell in lesson.cells[: at[-1] + 1]
+        if cell.cell_type == "markdown" or kept & set(lessons.tags(cell))
+    ]
+    return lessons.tidy(lesson)
+
+
+def perform(folder: Path) -> Outcome:
+    """Execute the notebook of one run, which trains it or goes on with it.
+
+    The folder holds `job.json`. It gets the executed notebook, and a line for the start
+    and for the end of each attempt in `attempts.jsonl`. A run is finished when its
+    notebook has written `row.json`, whatever papermill says: it calls the cells of a
+    kernel that died completed.
+    """
+    folder = folder.resolve()
+    if not (folder / jobs.JOB).exists():
+        return Outcome(
+            folder.name,
+            f"{folder / jobs.JOB} is not there: all computers need the same storage",
+            lost=True,
+        )
+    if (folder / jobs.ROW).exists():
+        return Outcome(folder.name)
+    _note(folder, event="started", host=platform.node(), pid=os.getpid())
+    start = time.monotonic()
+    trouble = _execute(folder)
+    seconds = round(time.monotonic() - start, 1)
+    finished = (folder / jobs.ROW).exists()
+    if finished:
+        _note(folder, event="finished", seconds=seconds)
+        return Outcome(folder.name)
+    lost = trouble is None or "kernel die" in trouble or "Kernel died" in trouble
+    if lost:
+        trouble = "the kernel died, perhaps for want of memory"
+    _note(folder, event="lost" if lost else "failed", trouble=trouble, seconds=seconds)
+    return Outcome(folder.name, trouble, lost)
+
+
+def _execute(folder: Path) -> str | None:
+    """Papermill's part; returns what went wrong, as far as it shows."""
+    import papermill
+
+    out, done = folder.parents[1], folder / DONE
+    about = files.read_json(folder / jobs.JOB)
+    about |= {"folder": str(folder), "shared": str(out / "shared")}
+    (out / "shared").mkdir(exist_ok=True)
+    try:
+        with _kernel():
+            papermill.execute_notebook(
+                str(out / NOTEBOOK),
+                str(done),
+                parameters=about,
+                kernel_name=lessons.KERNEL["name"],
+                cwd=os.getcwd(),
+                progress_bar=False,
+                log_output=True,
+                autosave_cell_every=SECONDS_BETWEEN_SAVES,
+            )
+    except papermill.exceptions.PapermillExecutionError as error:
+        return f"code cell {error.exec_count}: {error.ename}: {error.evalue}".strip()
+    except Exception as error:  # nbclient and the disk raise many kinds
+        return f"{type(error).__name__}: {error}"
+    return lessons.problem(lessons.read(done)) if done.exists() else None
+
+
+@contextlib.contextmanager
+def _kernel() -> Iterator[None]:
+    """Kernels that are this interpreter, show plain progress and keep no journal."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as kernels:
+        os.environ |= lessons.own_kernel(Path(kernels)) | {"SBTUTOR_JOURNAL": "off"}
+        os.environ.setdefault("SBTUTOR_PROGRESS", "plain")
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ |= before
+
+
+def _note(folder: Path, **what: Any) -> None:
+    """Add a line to the run's attempts."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with (folder / ATTEMPTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"time": now, **what}) + "\n")
+
+
+def attempts(folder: Path) -> list[dict[str, Any]]:
+    """The starts and ends of a run's attempts, in order; half a line is left out."""
+    path, found = folder / ATTEMPTS, []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
+
+
+def log_to(folder: Path) -> None:
+    """Send this process's output, papermill's log too, to the run's `log.txt`."""
+    with (folder / LOG).open("a") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)

@@ -1,0 +1,180 @@
+"""A sweep: a YAML file that names a grid of runs, checked before anything starts."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sbtutor import config, jobs
+from sbtutor.jobs import Job
+from sbtutor.studies import STUDIES
+
+KEYS = {"what": str, "study": str, "preset": str, "settings": dict, "grid": object}
+NEEDED = ("what", "preset", "grid")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as it is everywhere else; not text."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:float"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf)$|\.(nan|NaN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is asked, and the runs that answer it."""
+
+    what: str  # one line
+    study: str
+    preset: str
+    axes: dict[str, list[Any]]  # the values that each setting takes in the grid
+    combinations: int  # of the grid; some are the same run
+    jobs: list[Job]  # each once, in the grid's order
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; `from_dict` is the inverse."""
+        runs = [job.settings for job in self.jobs]
+        about = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return about | {"jobs": runs}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Sweep":
+        """The sweep that `to_dict` wrote.
+
+        Raises:
+            ValueError: it is of another version; says what does not fit.
+        """
+        about = (saved["preset"], saved["study"])
+        return cls(**saved | {"jobs": [jobs.job(*about, s) for s in saved["jobs"]]})
+
+
+def read(path: Path | str) -> Sweep:
+    """The sweep of a YAML file.
+
+    It has these keys:
+
+        what      one line: what is asked
+        study     what a run measures, one of `studies.STUDIES`; "ensemble" if left out
+        preset    smoke, class or paper: all settings that are not named
+        settings  the same for all runs, by name; may be left out
+        grid      lists of values by name: every combination is a run. Or a list of
+                  such grids, one after the other
+
+    A setting without effect in a combination is set back, and a run that would be there
+    twice is there once: a deep ensemble has no rho.
+
+    Raises:
+        ValueError: no such file, no YAML, an unknown key or setting (with the nearest
+            known one), a value of a wrong type or out of range, an empty grid.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is no file; a sweep is a YAML file, such as fig7.yaml"
+        )
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no YAML: {reason}") from None
+    try:
+        return parse(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse(content: Any) -> Sweep:
+    """The sweep of a YAML file's content; raises as `read`."""
+    _check_keys(content)
+    study, fixed = content.get("study", "ensemble"), content.get("settings") or {}
+    config.check_choice("study", study, tuple(STUDIES))
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    if not grids:
+        raise ValueError("the grid is empty: write grid: {seed: [0]} for one run")
+    found, axes, count = {}, {}, 0
+    for grid in grids:
+        _check_grid(grid, fixed)
+        for name, values in grid.items():
+            known = axes.setdefault(name, [])
+            known += [value for value in values if value not in known]
+        for combination in _combinations(grid):
+            count += 1
+            job = jobs.job(content["preset"], study, fixed | combination)
+            found.setdefault(job.name, job)
+    made = list(found.values())
+    return Sweep(content["what"], study, content["preset"], axes, count, made)
+
+
+def _combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values))
+
+
+def _check_keys(content: Any) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"a sweep has the keys {', '.join(KEYS)}, got {content!r}")
+    for key, value in content.items():
+        if key not in KEYS:
+            near = get_close_matches(str(key), KEYS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown key {key!r}: {hint}choose of {', '.join(KEYS)}")
+        if not isinstance(value, KEYS[key]) and not (key == "settings" and not value):
+            words = {str: "text", dict: "names with values"}[KEYS[key]]
+            raise ValueError(f"{key} must be {words}, got {value!r}")
+    missing = [key for key in NEEDED if key not in content]
+    if missing:
+        raise ValueError(
+            f"a sweep needs the keys {', '.join(NEEDED)}; add {missing[0]}"
+        )
+
+
+def _check_grid(grid: Any, fixed: dict[str, Any]) -> None:
+    if not isinstance(grid, dict) or not grid:
+        raise ValueError(
+            f"a grid is names with lists of values, at least one, got {grid!r}; write "
+            "grid: {seed: [0]} for one run"
+        )
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(
+                f"{name} in the grid must be a list of one value or more, got "
+                f"{values!r}; write {name}: [...], or put it into settings"
+            )
+        if name in fixed:
+            raise ValueError(
+                f"{name} is in the grid and in settings; leave one of them out"
+            )
+
+
+def ready(wanted: Sweep) -> None:
+    """Look whether all data, files and devices that the runs need are there.
+
+    Downloads what can be downloaded, once, before runs do so side by side.
+
+    Raises:
+        ValueError: something is missing; says what, and how to get it.
+    """
+    seen = set()
+    for job in wanted.jobs:
+        data = dataclasses.replace(job.experiment.data, seed=0)
+        train = (job.experiment.train.device, job.experiment.train.bf16)
+        key = (data, train, repr(job.options))
+        if key not in seen:
+            seen.add(key)
+            STUDIES[job.study].ready(job.experiment, job.options)
