@@ -5,7 +5,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sbtutor import config, cost, data, evaluate, files, needs, published, train
+from sbtutor import (
+    cache,
+    config,
+    cost,
+    data,
+    evaluate,
+    files,
+    needs,
+    published,
+    train,
+)
 from sbtutor.config import DataConfig, Experiment
 from sbtutor.corruptions import KINDS
 from sbtutor.predict import predict
@@ -23,7 +33,8 @@ REACH_PASSES = 2 * 20 * 3 + evaluate.DRAWS + 30 * HVP  # ascents, draws, eigenva
 class Options:
     """What is measured beyond `train.fit`'s own metrics."""
 
-    # Folder of CIFAR-10-C, CIFAR-100-C or TinyImageNet-C: all 15 kinds x 5 severities.
+    # Folder of CIFAR-10-C, CIFAR-100-C or TinyImageNet-C, inside that of the data or an
+    # absolute path: all 15 kinds x 5 severities are predicted.
     corrupted: str | None = None
     reach: bool = False  # adaptive worst-case measures, average case, top eigenvalue
 
@@ -62,29 +73,34 @@ def ready(experiment: Experiment, options: Options) -> None:
     found = needs.check(experiment)
     if options.corrupted is None:
         return
-    split = _corrupted(options.corrupted, KINDS[0], 1, experiment.data, found.classes)
+    images = experiment.data
+    split = _corrupted(options.corrupted, KINDS[0], 1, images, found.classes)
     shape = tuple(split.images.shape[1:])
     config.check(
         shape == found.in_shape,
-        f"{options.corrupted} has images of shape {shape}, {experiment.data.name} of "
-        f"{found.in_shape}; give the folder that belongs to it",
+        f"{_place(options.corrupted, images)} has images of shape {shape}, "
+        f"{images.name} of {found.in_shape}; give the folder that belongs to it",
     )
+
+
+def _place(folder: str, images: DataConfig) -> Path:
+    return cache.root(images.root) / Path(folder).expanduser()
 
 
 def _corrupted(
     folder: str, kind: str, severity: int, images: DataConfig, classes: tuple[str, ...]
 ) -> data.Split:
     """One kind and severity of a published set, resized as the clean images are."""
-    place = Path(folder).expanduser()
+    place = _place(folder, images)
     if any(place.glob("*.npy")):
-        _check_order(folder, classes)
+        _check_order(place, classes)
         split = published.load_cifar_c(place, kind, severity, classes)
     else:
         split = published.load_tiny_imagenet_c(place, kind, severity, classes)
     return split if images.size is None else data.resized(split, images.size)
 
 
-def _check_order(folder: str, classes: tuple[str, ...]) -> None:
+def _check_order(folder: Path, classes: tuple[str, ...]) -> None:
     """CIFAR's labels number the classes by their names' alphabetical order."""
     numbers = all(name.isdigit() for name in classes)
     config.check(
