@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sbtutor import study_ensemble
+from sbtutor import study_ensemble, study_hyper
 from sbtutor.config import Experiment
 from sbtutor.cost import Sizes
 
@@ -39,4 +39,5 @@ def _study(module: ModuleType) -> Study:
 
 STUDIES: dict[str, Study] = {
     "ensemble": _study(study_ensemble),
+    "hyper": _study(study_hyper),
 }

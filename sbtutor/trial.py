@@ -55,6 +55,21 @@ def names(experiment: Experiment, train_split: data.Split) -> tuple[str, ...]:
     return tuple(n for n in space.names(model) if has_rate or n != "dropout")
 
 
+def check_train(config: TrainConfig) -> None:
+    """Refuse settings by which `train_one` cannot train; errors as in `check`."""
+    if config.method != "sgd":
+        raise ValueError(
+            "networks with hyperparameters of their own are trained with "
+            f"method='sgd', got {config.method!r}; write "
+            "TrainConfig(method='sgd', ...)"
+        )
+    if config.optimizer == "adamw":
+        raise ValueError(
+            "AdamW's weight decay is no L2 penalty, so a trial has nothing to set "
+            "there; write optimizer='adam' or 'sgd'"
+        )
+
+
 def check(
     experiment: Experiment, train_split: data.Split, trials: Sequence[Trial]
 ) -> None:
@@ -64,17 +79,7 @@ def check(
         ValueError: a method other than "sgd", the optimizer AdamW; settings missing or
             unknown.
     """
-    if experiment.train.method != "sgd":
-        raise ValueError(
-            "networks with hyperparameters of their own are trained with "
-            f"method='sgd', got {experiment.train.method!r}; write "
-            "TrainConfig(method='sgd', ...)"
-        )
-    if experiment.train.optimizer == "adamw":
-        raise ValueError(
-            "AdamW's weight decay is no L2 penalty, so a trial has nothing to set "
-            "there; write optimizer='adam' or 'sgd'"
-        )
+    check_train(experiment.train)
     wanted = names(experiment, train_split)
     for trial in trials:
         if set(trial.settings) != set(wanted):

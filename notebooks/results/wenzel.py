@@ -13,8 +13,6 @@ by hand after about thirty trainings of MLPs with seeds 900 and 910, by validati
 It was added when the first two tables of ranges showed that they hardly move otherwise.
 """
 
-import contextlib
-import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from sbtutor.config import DataConfig, Experiment, ModelConfig
 from sbtutor.hyper import Ensemble, Pool
 from sbtutor.predict import predict
 from sbtutor.space import Space
+from sbtutor.study_hyper import batch_ensembles, ensemble_row, pool_order, quality
 from sbtutor.tuning import Tuning
 
 # The paper's L2 is up to 1e3 / 50,000 an image for these networks; here N = 5,000.
@@ -44,7 +43,6 @@ SPACE = Space(l2=(1e-3, 1e2))
 KAPPA = 50  # networks of the search, as in the paper
 SIZES = range(1, 6)
 SIZE = 3  # of the ensembles of each kind that are compared, as in the paper
-BEST = 3  # settings of the search that are tried for the batch ensemble
 START = 0.6  # the ranges at first: a decade and more narrower than permitted
 TAU, TUNING_LR = 1e-4, 0.003  # chosen by validation NLL, seeds 900 and 910
 SEVERITIES = (1, 3, 5)
@@ -89,12 +87,6 @@ def tasks(runs: Path, seeds: dict[str, range]) -> list[Task]:
     return [Task(model, seed, runs / model) for model in seeds for seed in seeds[model]]
 
 
-def quality(probs: Tensor, labels: Tensor) -> dict[str, float]:
-    """Four numbers of one ensemble."""
-    names = ("accuracy", "nll", "brier", "ece")
-    return {name: float(getattr(metrics, name)(probs, labels)) for name in names}
-
-
 def size_rows(task: Task, pool: Pool) -> list[dict[str, Any]]:
     """Claims 1, 3, 4 and 9: a row a method and size.
 
@@ -124,28 +116,6 @@ def size_rows(task: Task, pool: Pool) -> list[dict[str, Any]]:
     return rows
 
 
-def ensemble_row(ensemble: Ensemble, size: int) -> dict[str, Any]:
-    """Its quality, its cost, and how unequal its members' shares are."""
-    pool = ensemble.pool
-    best = pool_order(pool)[: len(ensemble.unique)]
-    path = hyper.greedy_path(pool.val.logits.softmax(-1), pool.val.labels, size).nll
-    return {
-        "trainings": ensemble.trainings,
-        "members": len(ensemble.unique),
-        "largest_share": float(ensemble.weights.max()),
-        "is_top": float(set(ensemble.unique) == set(best)),
-        "largest_rise": float(path.diff().max()) if len(path) > 1 else float("nan"),
-        "val_nll": float(metrics.nll(ensemble.probs("val"), pool.val.labels)),
-    } | quality(ensemble.probs("test"), pool.test.labels)
-
-
-def pool_order(pool: Pool) -> list[int]:
-    """The networks by validation NLL, the best first; without those that diverged."""
-    usable = set(range(len(pool))) - set(pool.diverged)
-    probs, labels = pool.val.logits.softmax(-1), pool.val.labels
-    return sorted(usable, key=lambda i: float(metrics.nll(probs[i], labels)))
-
-
 def search(task: Task, size: int, fixed_init: bool = True) -> Pool:
     """A random search; a smaller one is part of a larger."""
     one = experiment(task.model, task.seed)
@@ -158,17 +128,8 @@ def batch(task: Task, pool: Pool) -> Fitted:
 
     One that diverges is passed over.
     """
-    val = data.load(config.preset("class").data).val
-    found = []
-    for times, i in itertools.product((1, 2), pool_order(pool)[:BEST]):
-        many = experiment(task.model, task.seed, SIZE, times)
-        how = pool.trials[i].settings
-        with contextlib.suppress(FloatingPointError):
-            fitted = batch_training.fit(many, how, task.folder / "batch")
-            seen = predict(fitted.members, val)
-            probs = metrics.ensemble_probs(seen.logits)
-            found.append((float(metrics.nll(probs, seen.labels)), fitted))
-    return min(found, key=lambda pair: pair[0])[1]
+    lengths = [experiment(task.model, task.seed, SIZE, times) for times in (1, 2)]
+    return batch_ensembles(lengths, pool, task.folder / "batch")[0][1]
 
 
 def hyper_batch(task: Task, tau: float, lr: float = TUNING_LR) -> Fitted:
