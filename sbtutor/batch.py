@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbtutor import collect, cost, drive, files, perform, sweep
+from sbtutor import attempts, collect, cost, drive, files, sweep
 from sbtutor.sweep import Sweep
 
 LESSON = Path("notebooks") / "10_full_scale.ipynb"
@@ -39,6 +39,8 @@ def make_pool(args: argparse.Namespace) -> drive.Pool:
 
 def run(wanted: Sweep, args: argparse.Namespace) -> int:
     """Begin a sweep, or go on with it; returns the exit code."""
+    from sbtutor import perform  # papermill and nbformat take a second
+
     again = args.command == "resume"
     if not again and not args.lesson.exists():
         raise ValueError(
@@ -48,12 +50,12 @@ def run(wanted: Sweep, args: argparse.Namespace) -> int:
     sweep.ready(wanted)
     with contextlib.closing(make_pool(args)) as pool, drive.alone(args.out):
         if not again:
-            collect.prepare(args.out, wanted, args.lesson)
+            perform.prepare(args.out, wanted, args.lesson)
         print(f"{wanted.what}: {len(wanted.jobs)} runs -> {args.out}", flush=True)
         failed = drive.work(args.out, wanted, pool, args.retries)
         print(f"the table: {collect.write(args.out, wanted)}", flush=True)
     for outcome in failed:
-        log = args.out / "jobs" / outcome.name / perform.LOG
+        log = args.out / "jobs" / outcome.name / attempts.LOG
         print(f"FAILED: {outcome.name}: {outcome.trouble} ({log})", file=sys.stderr)
     return 1 if failed else 0
 

@@ -9,23 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from sbtutor import files, jobs, lessons, perform
+from sbtutor import attempts, files, jobs
 from sbtutor.drive import alone, folder_of, is_finished
 from sbtutor.jobs import Job
-from sbtutor.sweep import Sweep
+from sbtutor.sweep import SAVED, Sweep
 
-SWEEP = "sweep.json"
 TABLE = "table"  # .csv and, with pyarrow, .parquet
 DIGITS = "%.6g"  # of committed tables; nothing measured here is known better
 PRIVATE = ("root",)  # columns that tell of one computer's folders
-
-
-def prepare(out: Path, wanted: Sweep, lesson: Path) -> None:
-    """Write down the sweep, and the notebook of its runs."""
-    job = perform.notebook(lessons.read(lesson))
-    out.mkdir(parents=True, exist_ok=True)
-    lessons.write(job, out / perform.NOTEBOOK)
-    files.write_json(out / SWEEP, wanted.to_dict())
 
 
 def load(out: Path) -> Sweep:
@@ -34,16 +25,16 @@ def load(out: Path) -> Sweep:
     Raises:
         ValueError: it holds none, or one of another version.
     """
-    if not (out / SWEEP).exists():
+    if not (out / SAVED).exists():
         raise ValueError(
-            f"{out} holds no sweep (no {SWEEP}); begin one with: python -m "
+            f"{out} holds no sweep (no {SAVED}); begin one with: python -m "
             f"sbtutor.batch SWEEP.yaml --out {out}"
         )
     try:
-        return Sweep.from_dict(files.read_json(out / SWEEP))
+        return Sweep.from_dict(files.read_json(out / SAVED))
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{out / SWEEP} is of another version ({error}); begin the sweep again "
+            f"{out / SAVED} is of another version ({error}); begin the sweep again "
             "with its YAML file: finished runs are kept"
         ) from None
 
@@ -107,7 +98,7 @@ def state(out: Path, job: Job, driven: bool) -> tuple[str, str]:
     """
     if is_finished(out, job):
         return "finished", ""
-    told = perform.attempts(folder_of(out, job))
+    told = attempts.read(folder_of(out, job))
     if not told:
         return "waiting", ""
     last = told[-1]

@@ -22,8 +22,7 @@ from pathlib import Path
 import psutil
 
 from sbtutor import book, config, exercises, journal, lessons, twins
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from sbtutor.workers import THREADS
 
 
 def execute(source: str, out: str, preset: str, folder: str) -> None:

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as T
 
 Images = Float[Tensor, "N C H W"]
 Layer = Float[Tensor, "N 1 H W"]  # one value for all channels of a pixel
@@ -42,6 +41,8 @@ def impulse_noise(x: Images, share: float, generator: Draw) -> Images:
 
 def defocus_blur(x: Images, pixels: float, generator: Draw) -> Images:
     """Blur with a Gaussian of that width, cut to 5x5 pixels."""
+    from torchvision.transforms.v2 import functional as T  # takes 1 s, rarely needed
+
     return T.gaussian_blur(x, kernel_size=[5, 5], sigma=[pixels, pixels])
 
 

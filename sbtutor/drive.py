@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from sbtutor import cost, files, jobs
+from sbtutor.attempts import Outcome
 from sbtutor.jobs import Job
-from sbtutor.perform import Outcome
 from sbtutor.studies import STUDIES
 from sbtutor.sweep import Sweep
 

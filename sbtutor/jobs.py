@@ -1,6 +1,7 @@
 """One run of a sweep: what it is, checked beforehand; how it is done, once."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Job:
         return {"preset": self.preset, "study": self.study, "settings": self.settings}
 
 
+@functools.cache
 def places(study: str) -> dict[str, tuple[str, str]]:
     """For each setting of a study, the part that it belongs to and its name there.
 
@@ -95,9 +97,9 @@ def job(preset: str, study: str, settings: dict[str, Any]) -> Job:
     method = given["train"].get("method", base.train.method)
     for field in IDLE.get(method, ()):
         given["train"].pop(field, None)
-    experiment = Experiment(
-        **{p: dataclasses.replace(getattr(base, p), **given[p]) for p in PARTS}
-    )
+    parts = {part: getattr(base, part) for part in PARTS}
+    parts |= {p: dataclasses.replace(parts[p], **given[p]) for p in PARTS if given[p]}
+    experiment = Experiment(**parts)
     options = kind.options(**given["options"])
     kind.check(experiment, options)
     differing = _differing(study, base, experiment, options)

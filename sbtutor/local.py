@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 
-from sbtutor import perform, workers
+from sbtutor import attempts, perform, workers
+from sbtutor.attempts import Outcome
 from sbtutor.course import stop
-from sbtutor.perform import Outcome
 
 PAUSE = 0.05  # seconds between two looks at the processes
 
@@ -67,7 +67,7 @@ class LocalPool:
                 f"at most {fits}, got {jobs}; a smaller --gpus lets runs share one"
             )
         self.places = places or [""] * self.jobs
-        self.env = dict.fromkeys(perform.THREADS, str(threads))
+        self.env = dict.fromkeys(workers.THREADS, str(threads))
         self.running: list[Running] = []
         kind = "spawn" if sys.platform == "win32" else "forkserver"
         self.context = multiprocessing.get_context(kind)
@@ -133,7 +133,7 @@ def _outcome(run: Running) -> Outcome:
     """By the run's own word, if its process lived to say it."""
     name, code = run.folder.name, run.process.exitcode
     if code == 0:
-        told = perform.attempts(run.folder)
+        told = attempts.read(run.folder)
         last = told[-1] if told else {"event": "finished"}
         return Outcome(name, last.get("trouble"), last["event"] == "lost")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"

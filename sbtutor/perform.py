@@ -1,8 +1,6 @@
 """One run of a batch: its notebook, executed by papermill in this process."""
 
 import contextlib
-import datetime
-import json
 import logging
 import os
 import platform
@@ -11,29 +9,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from nbformat import NotebookNode
 
 from sbtutor import files, jobs, lessons
-from sbtutor.course import THREADS
+from sbtutor.attempts import LOG, Outcome, note
+from sbtutor.sweep import SAVED, Sweep
 
 NOTEBOOK = "job.ipynb"  # beside `jobs/`, the same for all runs of a sweep
 DONE = "notebook.ipynb"  # in a run's folder, executed
-LOG = "log.txt"
-ATTEMPTS = "attempts.jsonl"
 SECONDS_BETWEEN_SAVES = 60
-
-
-__all__ = ["THREADS", "Outcome", "attempts", "log_to", "notebook", "perform"]
-
-
-class Outcome(NamedTuple):
-    """How a run ended."""
-
-    name: str
-    trouble: str | None = None  # in one line; None if it is finished
-    lost: bool = False  # its process or computer died: another try may help
 
 
 def notebook(lesson: NotebookNode) -> NotebookNode:
@@ -61,6 +46,14 @@ def notebook(lesson: NotebookNode) -> NotebookNode:
     return lessons.tidy(lesson)
 
 
+def prepare(out: Path, wanted: Sweep, lesson: Path) -> None:
+    """Write down the sweep, and the notebook of its runs."""
+    job = notebook(lessons.read(lesson))
+    out.mkdir(parents=True, exist_ok=True)
+    lessons.write(job, out / NOTEBOOK)
+    files.write_json(out / SAVED, wanted.to_dict())
+
+
 def perform(folder: Path) -> Outcome:
     """Execute the notebook of one run, which trains it or goes on with it.
 
@@ -78,18 +71,18 @@ def perform(folder: Path) -> Outcome:
         )
     if (folder / jobs.ROW).exists():
         return Outcome(folder.name)
-    _note(folder, event="started", host=platform.node(), pid=os.getpid())
+    note(folder, event="started", host=platform.node(), pid=os.getpid())
     start = time.monotonic()
     trouble = _execute(folder)
     seconds = round(time.monotonic() - start, 1)
     finished = (folder / jobs.ROW).exists()
     if finished:
-        _note(folder, event="finished", seconds=seconds)
+        note(folder, event="finished", seconds=seconds)
         return Outcome(folder.name)
     lost = trouble is None or "kernel die" in trouble or "Kernel died" in trouble
     if lost:
         trouble = "the kernel died, perhaps for want of memory"
-    _note(folder, event="lost" if lost else "failed", trouble=trouble, seconds=seconds)
+    note(folder, event="lost" if lost else "failed", trouble=trouble, seconds=seconds)
     return Outcome(folder.name, trouble, lost)
 
 
@@ -132,23 +125,6 @@ def _kernel() -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ |= before
-
-
-def _note(folder: Path, **what: Any) -> None:
-    """Add a line to the run's attempts."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with (folder / ATTEMPTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now, **what}) + "\n")
-
-
-def attempts(folder: Path) -> list[dict[str, Any]]:
-    """The starts and ends of a run's attempts, in order; half a line is left out."""
-    path, found = folder / ATTEMPTS, []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return found
 
 
 def log_to(folder: Path) -> None:

@@ -16,6 +16,7 @@ from sbtutor.jobs import Job
 from sbtutor.studies import STUDIES
 
 KEYS = {"what": str, "study": str, "preset": str, "settings": dict, "grid": object}
+SAVED = "sweep.json"  # in the sweep's folder
 NEEDED = ("what", "preset", "grid")
 
 

@@ -1,5 +1,6 @@
 """Train an ensemble into a run folder; resume it; load it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import shutil
@@ -46,8 +47,13 @@ class Run:
     metrics: dict[str, float]
 
 
-# Compiled members know neither vmap nor second derivatives.
-@torch.compiler.set_stance("force_eager")
+def _eagerly(config: TrainConfig) -> contextlib.AbstractContextManager:
+    """Without the compiler: its members know neither vmap nor second derivatives."""
+    if not config.compile:  # to say so takes a second of imports
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 def _score(state: State, split: data.Split, device: torch.device) -> Tensor:
     """Every member's Fisher trace of every training image, without augmentation."""
     parts = []
@@ -110,7 +116,8 @@ def branch(
     """After T_d epochs of SAM: keep the trunk, make SharpBalance's split."""
     keep = trunk is not None and not trunk.exists()
     if state.scores is None and (keep or config.method == "sharpbalance"):
-        state.scores = _score(state, train, device)
+        with _eagerly(config):
+            state.scores = _score(state, train, device)
     if keep:
         state.save(trunk)
     if config.method == "sharpbalance":
@@ -183,7 +190,8 @@ def fit(
     elif resume and trunk is not None and trunk.exists():
         state.restore(trunk)
     _train(state, experiment, splits.train, out, trunk)
-    _finish(state, experiment, splits, out)
+    with _eagerly(experiment.train):
+        _finish(state, experiment, splits, out)
     return load_run(out)
 
 
@@ -218,7 +226,6 @@ def _clear(out: Path, everything: bool) -> None:
     config.unlink(missing_ok=True)  # last: by it a killed removal is gone on with
 
 
-@torch.compiler.set_stance("force_eager")
 def _finish(
     state: State, experiment: Experiment, splits: data.Splits, out: Path
 ) -> None:

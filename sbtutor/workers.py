@@ -17,6 +17,8 @@ import torch
 
 from sbtutor.progress import Progress
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 
 def cores() -> int:
     """The number of processor cores that this process may use."""
