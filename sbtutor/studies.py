@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sbtutor import study_ensemble, study_hyper
+from sbtutor import study_ensemble, study_hyper, study_landscape, study_star
 from sbtutor.config import Experiment
 from sbtutor.cost import Sizes
 
@@ -39,5 +39,7 @@ def _study(module: ModuleType) -> Study:
 
 STUDIES: dict[str, Study] = {
     "ensemble": _study(study_ensemble),
+    "landscape": _study(study_landscape),
     "hyper": _study(study_hyper),
+    "star": _study(study_star),
 }

@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sbtutor import close_up, config, data, files, results, train
+from sbtutor import (
+    close_up,
+    config,
+    data,
+    files,
+    optima_plane,
+    results,
+    subspace,
+    train,
+)
 
 FOLDER = Path(__file__).parents[1] / "notebooks" / "results"
 NAMES = ("settings", "fashion", "size", "cifar10", "sweep", "ablation", "explorer")
@@ -67,15 +76,15 @@ def test_the_landscapes_rows_are_whole(fort):
     count = sum(map(len, fort.SEEDS.values()))
     assert len(runs) == count
     assert not runs.isna().any(axis=None)
-    methods = ["optima", "average", "trajectory", *fort.subspace.SAMPLERS]
+    methods = ["optima", "average", "trajectory", *subspace.SAMPLERS]
     per_plane = plane.groupby(["data", "seed", "reference", "method"]).size().unstack()
     assert len(per_plane) == 4 * count
     assert (per_plane.pop("optima") == 3).all()
-    assert set(per_plane) == set(fort.subspace.SAMPLERS)
-    assert (per_plane == len(fort.WALK)).all(axis=None)
+    assert set(per_plane) == set(subspace.SAMPLERS)
+    assert (per_plane == len(optima_plane.WALK)).all(axis=None)
     wild = shift["method"].str.startswith("wild")
     assert set(shift["method"][~wild]) == set(methods)
-    assert wild.sum() == count * 7 * len(fort.subspace.SAMPLERS)
+    assert wild.sum() == count * 7 * len(subspace.SAMPLERS)
     assert (~wild).sum() == count * 7 * 4 * len(methods)
     assert not shift.duplicated(["data", "seed", "method", "place", "optima"]).any()
     told = shift[~wild & (shift["place"] != "digits")]
@@ -131,7 +140,7 @@ def test_images_that_members_get_wrong_are_sharper():
         assert sharp[~right].mean() > sharp[right].mean() + 1
 
 
-def test_gaps_prices_and_places_are_those_of_the_planes(fort):
+def test_gaps_prices_and_places_are_those_of_the_planes():
     """A reference's accuracy stands among the other optima of the next plane."""
     runs, plane, _ = (results.committed(FOLDER / name) for name in LANDSCAPE)
     runs = runs.set_index(["data", "seed"])
@@ -142,7 +151,7 @@ def test_gaps_prices_and_places_are_those_of_the_planes(fort):
             for m, p in rows.items()
         }
         best = [others[1][0], *others[0]]
-        found = [fort.plane_row(rows[m], best[m], 10) for m in range(4)]
+        found = [optima_plane.plane_row(rows[m], best[m], 10) for m in range(4)]
         for name in found[0]:
             mean = sum(row[name] for row in found) / 4
             assert runs.loc[key, name] == pytest.approx(mean, abs=2e-4), name

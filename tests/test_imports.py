@@ -80,6 +80,7 @@ ORDER = [
     "study_ensemble",
     "study_landscape",
     "target",
+    "starts",
     "study_hyper",
     "study_star",
     "studies",
