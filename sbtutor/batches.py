@@ -28,7 +28,8 @@ def stream(*key: int | str) -> torch.Generator:
 class Batch:
     """What the M members see in one step: each its own B samples."""
 
-    index: Int[Tensor, "M B"]  # positions in the training split
+    index: Int[Tensor, "M B"]  # positions in the training split; stays on the CPU,
+    # where masks are looked up, so that a GPU is not waited for
     images: Float[Tensor, "M B C H W"]
     labels: Int[Tensor, "M B"]
 
@@ -61,14 +62,14 @@ class Batches:
             ]
         )
         moves = torch.stack([self._moves(s, epoch) for s in seeds])
-        order, moves = order.to(self.device), moves.to(self.device)
         count = math.ceil(samples / self.config.batch_size)
         count = max(1, min(count, samples // 2))
-        parts = (t.tensor_split(count, dim=1) for t in (order, moves))
-        for index, move in zip(*parts, strict=True):
-            images = self._take(index.flatten(), move.flatten(0, 1))
-            images = data.to_float(images.unflatten(0, index.shape))
-            yield Batch(index, images.permute(0, 1, 4, 2, 3), self.labels[index])
+        there = (order.to(self.device), moves.to(self.device))
+        parts = (t.tensor_split(count, dim=1) for t in (order, *there))
+        for index, at, move in zip(*parts, strict=True):
+            images = self._take(at.flatten(), move.flatten(0, 1))
+            images = data.to_float(images.unflatten(0, at.shape))
+            yield Batch(index, images.permute(0, 1, 4, 2, 3), self.labels[at])
 
     def _moves(self, seed: int, epoch: int) -> Int[Tensor, "N 3"]:
         """For each sample of an epoch: rows down, columns right, flipped or not."""

@@ -2,15 +2,19 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sbtutor import gpu
 from sbtutor.batches import Batch, Batches, stream
 from sbtutor.config import TrainConfig
 from sbtutor.gradient import loss_and_balanced_gradient
 from sbtutor.state import State
+
+LOOK_EVERY = 50  # steps between two looks at the losses: each waits for the GPU
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
@@ -29,6 +33,17 @@ def draws(member: nn.Module) -> bool:
     return any(isinstance(layer, kinds) and layer.p > 0 for layer in member.modules())
 
 
+@contextlib.contextmanager
+def _own_randomness(state: State, device: torch.device) -> Iterator[None]:
+    """Put the global generators back, if the members draw from them."""
+    if not draws(state.members[0]):
+        yield
+        return
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        yield
+
+
 def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
     """One pass over the data for all members; ends with a row of history each."""
     device, epoch = batches.device, state.epoch
@@ -40,18 +55,15 @@ def train_epoch(state: State, batches: Batches, config: TrainConfig) -> None:
         masks = torch.full(
             (config.members, len(batches.labels)), config.method != "sgd"
         )
-    masks = masks.to(device)
-    sums, steps = torch.zeros(config.members, device=device), 0
-    restored = contextlib.nullcontext()
-    if draws(state.members[0]):
-        gpus = [device] if device.type == "cuda" else []
-        restored = torch.random.fork_rng(devices=gpus)
-    with restored:
-        for batch in batches.epoch(epoch):
-            losses = train_step(state, batch, masks, config, steps)
-            _check_finite(losses, epoch, steps, lr)
-            sums, steps = sums + losses, steps + 1
-    for m, loss in enumerate((sums / steps).tolist()):
+    masks = masks.cpu()
+    one_size, losses = not masks.any() or bool(masks.all()), []
+    with _own_randomness(state, device), gpu.settings(device, one_size):
+        for step, batch in enumerate(batches.epoch(epoch)):
+            losses.append(train_step(state, batch, masks, config, step))
+            if len(losses) % LOOK_EVERY == 0:
+                _check_finite(losses, epoch, lr)
+    _check_finite(losses, epoch, lr)
+    for m, loss in enumerate((sum(losses) / len(losses)).tolist()):
         state.history.append({"epoch": epoch, "member": m, "lr": lr, "loss": loss})
     _check_weights(state, epoch, lr)
     state.epoch += 1
@@ -67,34 +79,36 @@ def train_step(
 
     Returns the members' losses before the step.
     """
-    losses = []
-    for m, member in enumerate(state.members):
-        if draws(member):
-            key = (config.seed + m, state.epoch, step, "dropout")
-            torch.manual_seed(stream(*key).initial_seed())
-        with torch.autocast(batch.images.device.type, torch.bfloat16, config.bf16):
-            loss, slopes = loss_and_balanced_gradient(
-                member,
-                batch.images[m],
-                batch.labels[m],
-                masks[m, batch.index[m]],
-                config.rho,
-            )
-        losses.append(loss)
-        for name, param in state.params.items():
-            param.grad[m].copy_(slopes[name])
+    losses, device = [], batch.images.device
+    with gpu.lanes(len(state.members), device) as lanes:
+        for m, (member, lane) in enumerate(zip(state.members, lanes, strict=True)):
+            if draws(member):
+                key = (config.seed + m, state.epoch, step, "dropout")
+                torch.manual_seed(stream(*key).initial_seed())
+            with lane, torch.autocast(device.type, torch.bfloat16, config.bf16):
+                loss, slopes = loss_and_balanced_gradient(
+                    member,
+                    batch.images[m],
+                    batch.labels[m],
+                    masks[m, batch.index[m]],
+                    config.rho,
+                )
+                own = [param.grad[m] for param in state.params.values()]
+                torch._foreach_copy_(own, [slopes[name] for name in state.params])
+            losses.append(loss)
     state.optimizer.step()
     return torch.stack(losses)
 
 
-def _check_finite(losses: Tensor, epoch: int, step: int, lr: float) -> None:
-    if losses.isfinite().all():
+def _check_finite(losses: list[Tensor], epoch: int, lr: float) -> None:
+    wrong = (~torch.stack(losses).isfinite()).nonzero().tolist()
+    if not wrong:
         return
-    member = int((~losses.isfinite()).nonzero()[0])
+    step, member = wrong[0]
     raise FloatingPointError(
-        f"the loss of member {member} is {losses[member].item()} at epoch {epoch}, "
-        f"step {step}, learning rate {lr:g}; lower lr or rho and use a new folder; "
-        "the checkpoint of the last good epoch is kept"
+        f"the loss of member {member} is {losses[step][member].item()} at epoch "
+        f"{epoch}, step {step}, learning rate {lr:g}; lower lr or rho and use a new "
+        "folder; the checkpoint of the last good epoch is kept"
     )
 
 

@@ -79,7 +79,11 @@ def loss_and_balanced_gradient(
         return _gradient(member, params, images, labels)
     if share == 1:
         return _sam_gradient(member, params, images, labels, rho)
-    normal, sam = (m.nonzero().squeeze(1) for m in (~sam_mask, sam_mask))
+    # With a mask on the CPU, neither this nor the count above waits for the GPU.
+    normal, sam = (
+        chosen.nonzero().squeeze(1).to(images.device, non_blocking=True)
+        for chosen in (~sam_mask, sam_mask)
+    )
     loss_n, grad_n = _gradient(member, params, images[normal], labels[normal])
     loss_s, grad_s = _sam_gradient(member, params, images[sam], labels[sam], rho)
     return (1 - share) * loss_n + share * loss_s, {

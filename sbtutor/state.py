@@ -147,6 +147,9 @@ def fresh(experiment: Experiment, about: dict[str, Any]) -> State:
         param.grad = torch.empty_like(param)  # in the memory layout of the weights
     steps = optimizer(config, list(params.values()), device)
     if config.compile:
+        # All compiled networks of a process share one small store of variants, and run
+        # uncompiled once it is full; those of earlier runs need no room.
+        torch.compiler.reset()
         for member in members:
             member.compile()
     return State(members, params, buffers, steps, about)
