@@ -156,7 +156,7 @@ def _entry(stem: str, nb: NotebookNode, status: str) -> str:
     )
     count = f"{len(told)} exercise{'s' if len(told) != 1 else ''}, {minutes} minutes"
     folded = f"<details><summary>{count}</summary><ol>{tasks}</ol></details>"
-    facts = [f"Lesson {escape(stem[:2])}"]
+    facts = [lessons.place(stem)]
     if lessons.minutes(nb):
         facts.append(f"minutes: {escape(lessons.minutes(nb))}")
     return ENTRY.format(
@@ -196,7 +196,7 @@ def make(out: Path, folder: Path) -> Path:
             scripts=(PLOTLY if 'class="plot"' in text else "") + SCRIPT,
             before=_navigation(stems, at, "Lessons"),
             contents=_on_this_page(headings),
-            body=f'<p class="soft">Lesson {escape(stem[:2])}: {status}</p>\n{text}',
+            body=f'<p class="soft">{lessons.place(stem)}: {status}</p>\n{text}',
             after=_navigation(stems, at, "Where to go next"),
         )
         (out / f"{stem}.html").write_text(page, encoding="utf-8")

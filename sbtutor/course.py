@@ -144,7 +144,7 @@ def stop(pids: Sequence[int]) -> None:
 
 def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[str]:
     """Remake committed notebooks from their sources; returns the names that failed."""
-    sources = lessons.find(folder / "source", names, "*.py")
+    sources = lessons.find(folder / "source", names, ("*.py",))
     os.environ["SBTUTOR_PROGRESS"] = "off"  # a committed lesson shows results only
     pictures = True
     with tempfile.TemporaryDirectory() as scratch:
@@ -153,7 +153,7 @@ def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[
         for source in sources:
             nb = lessons.from_source(source)
             lessons.write(nb, plain / f"{source.stem}.ipynb")
-        todo = lessons.find(plain, pattern="*.ipynb")
+        todo = lessons.find(plain, patterns=("*.ipynb",))
         failed = run(todo, done, preset, jobs, folder)
         for lesson in todo:
             if lesson.stem in failed:
@@ -168,13 +168,14 @@ def build(names: tuple[str, ...], preset: str, jobs: int, folder: Path) -> list[
 
 
 def versions(names: tuple[str, ...], out: Path, folder: Path) -> None:
-    """Write each lesson for each kind of reader, beside the results that it opens."""
+    """Write each lesson for each kind of reader, beside the files that it opens."""
     for version in exercises.VERSIONS:
-        shutil.copytree(
-            folder / "results", out / version / "results", dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("*.py", "__pycache__"),
-        )  # fmt: skip
-        for source in lessons.find(folder / "source", names, "*.py"):
+        for part in ("results", "sweeps"):
+            shutil.copytree(
+                folder / part, out / version / part, dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("*.py", "__pycache__"),
+            )  # fmt: skip
+        for source in lessons.find(folder / "source", names, ("*.py",)):
             if source.stem == "teacher" and version != "teacher":
                 continue
             nb = lessons.from_source(source, version)

@@ -1,4 +1,8 @@
-"""What a lesson is: `NN_name.ipynb`, built from `source/NN_name.py`, and its facts."""
+"""What a lesson is: `NN_name.ipynb`, built from `source/NN_name.py`, and its facts.
+
+A page beside the lessons, such as `paper_vs_ours.ipynb`, is treated alike but has no
+exercises and no number.
+"""
 
 import ast
 import json
@@ -20,23 +24,24 @@ from sbtutor import exercises, twins
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+COURSE = ("[0-9][0-9]_*.ipynb", "paper_vs_ours.ipynb")  # the lessons, then the pages
 CONTROLS = "[controls: run this cell in JupyterLab to explore]"
 PAGE = 'data-sbtutor="page"'  # marks what a page needs only while it runs
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def find(
-    folder: Path, names: tuple[str, ...] = (), pattern: str = "[0-9][0-9]_*.ipynb"
+    folder: Path, names: tuple[str, ...] = (), patterns: tuple[str, ...] = COURSE
 ) -> list[Path]:
     """The lessons in a folder, in order; `names` (01, 01_deep or whole) picks some.
 
     Raises ValueError where there are none, or a name fits none.
     """
-    found = sorted(folder.glob(pattern))
+    found = [path for each in patterns for path in sorted(folder.glob(each))]
     if not found:
         raise ValueError(
-            f"no lessons ({pattern}) in {folder}; run this from the repository's root, "
-            "or name the folder with --notebooks"
+            f"no lessons ({', '.join(patterns)}) in {folder}; run this from the "
+            "repository's root, or name the folder with --notebooks"
         )
     wanted = []
     for name in names:
@@ -96,6 +101,12 @@ def question(nb: NotebookNode) -> str:
     """The lesson's title, which is a question: its first `# ` heading."""
     heading = re.search(r"^# +(.+?) *$", prose(nb), re.M)
     return heading[1] if heading else "(untitled)"
+
+
+def place(stem: str) -> str:
+    """Where a notebook stands in the course, as "Lesson 01"."""
+    number = stem[:2]
+    return f"Lesson {number}" if number.isdigit() else "Beside the lessons"
 
 
 def minutes(nb: NotebookNode) -> str:

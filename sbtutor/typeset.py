@@ -92,7 +92,7 @@ class _Renderer(IPythonRenderer):
         return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        url = re.sub(r"^(?:\./)?(\d\d_\w+)\.ipynb", r"\1.html", url)
+        url = re.sub(r"^(?:\./)?(\d\d_\w+|paper_vs_ours)\.ipynb", r"\1.html", url)
         return super().link(text, url, title)
 
 
