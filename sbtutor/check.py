@@ -19,7 +19,14 @@ from sbtutor.check_factors import factor_gradient, twins
 from sbtutor.check_hyper import log_uniform, next_member
 from sbtutor.check_landscape import disagreement_matrix, weight_dropout
 from sbtutor.check_masks import random_masks, sam_masks, union_share
+from sbtutor.check_runs import fresh_seeds, still_to_run
 from sbtutor.check_sam import sam_step, sam_update
+from sbtutor.check_scale import (
+    distinct_runs,
+    gain_half_width,
+    sharpbalance_flops,
+    time_with_workers,
+)
 from sbtutor.check_sharpness import longest_step, rescaled, unmoved_weights
 from sbtutor.check_soup import soup
 from sbtutor.check_star import star_cycle
@@ -53,9 +60,12 @@ __all__ = [
     "der",
     "disagreement_bounds",
     "disagreement_matrix",
+    "distinct_runs",
     "ensemble_nll",
     "ensemble_probs",
     "factor_gradient",
+    "fresh_seeds",
+    "gain_half_width",
     "height_above",
     "hutchinson",
     "largest_search",
@@ -80,8 +90,11 @@ __all__ = [
     "sam_step",
     "sam_update",
     "share_differing",
+    "sharpbalance_flops",
     "soup",
     "star_cycle",
+    "still_to_run",
+    "time_with_workers",
     "top_eigenvalue",
     "trainings",
     "twins",

@@ -415,7 +415,7 @@ right = check.one_more_run(my_choice)
 # | 07 | [Does SAM buy flatness with diversity?](07_tradeoff.ipynb) | ready |
 # | 08 | [What does a linear model prove about it?](08_theory.ipynb) | ready |
 # | 09 | [Can we keep both? SharpBalance and its controls](09_sharpbalance.ipynb) | ready |
-# | 10 | From this laptop to the papers' experiments | to come |
+# | 10 | [From this laptop to the papers' experiments: how do we trust the table?](10_full_scale.ipynb) | ready |
 #
 # ## References
 #
