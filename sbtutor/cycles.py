@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,15 +179,23 @@ def _run(split: data.Split, out: Path | None, task: Task) -> list[dict[str, Any]
                 model = copy.deepcopy(model)  # an earlier end may hold its tensors
                 model.load_state_dict(end["weights"])
             else:
+                began = time.monotonic()
                 model, rows = train_cycle(model, split, config, task.recipe)
                 weights = {k: t.cpu() for k, t in model.state_dict().items()}
                 end = {"weights": weights, "history": rows}
+                end["seconds"] = time.monotonic() - began
                 if path:
                     files.save_tensors(path, end)
             ends.append(end)
     finally:
         torch.set_num_threads(threads)
     return ends
+
+
+def seconds(out: Path) -> float:
+    """That the cycles took to train whose ends are kept in a folder."""
+    ends = [files.load_tensors(path, REMEDY) for path in out.glob("*.pt")]
+    return sum((end["seconds"] for end in ends), 0.0)
 
 
 def train(

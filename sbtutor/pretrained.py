@@ -3,6 +3,7 @@
 Architectures are torchvision's, weights torchvision's own or those of a file.
 """
 
+import socket
 from collections import OrderedDict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sbtutor.augment import Resize
 from sbtutor.config import TrainConfig
 from sbtutor.recipe import Recipe
 
+PATIENCE = 20.0  # seconds without a byte, after which a download is given up
 NAMES = ("resnet50", "swin_t")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels
 
@@ -119,6 +121,8 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
         raise ValueError(
             f"{name} has no weights {weights!r}: choose one of {', '.join(choices)}"
         )
+    usual = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
     try:
         return choices[weights].get_state_dict(
             progress=False, check_hash=True, weights_only=True
@@ -130,3 +134,5 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
             f"get {choices[weights].url} where there is a network, and write "
             f"load({name!r}, path='...')"
         ) from None
+    finally:
+        socket.setdefaulttimeout(usual)

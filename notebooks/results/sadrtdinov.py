@@ -29,15 +29,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sbtutor import data, diversity, files, metrics, paths, stack, transfer
+from sbtutor import data, diversity, files, metrics, stack, transfer
 from sbtutor.batches import augmented
 from sbtutor.config import DataConfig, ModelConfig, TrainConfig
 from sbtutor.predict import predict
+from sbtutor.target import Target, barriers, split_classes
 
 SIZE = 5  # members, as in the paper
 LR_FACTORS = (0.25, 1.0, 2.0, 4.0, 8.0)  # the paper's but 0.5, and 8
@@ -111,24 +112,14 @@ def todos(runs: Path) -> list[Todo]:
     return [Todo(name, seed, runs / name) for name in SEEDS for seed in SEEDS[name]]
 
 
-class Target(NamedTuple):
-    """The target's splits, and training images for BatchNorm's statistics."""
-
-    train: data.Split
-    val: data.Split
-    test: data.Split
-    refresh: data.Split
-
-
 def images(setting: Setting, seed: int) -> tuple[data.Split, Target]:
     """The source's training images; all of the target."""
     whole = data.load(setting.data)
-    others = [name for name in whole.train.classes if name not in setting.target]
-    source = data.only(whole.train, others)
+    source, (train, val, test) = split_classes(
+        whole, setting.target, setting.target_images, seed
+    )
     if setting.source_images:
         source = data.subset(source, setting.source_images, 0)
-    train, val, test = (data.only(split, setting.target) for split in whole)
-    train = data.subset(train, setting.target_images, seed)
     val, test = (
         data.subset(split, min(most, len(split.labels)), 0)
         for split, most in ((val, MOST_VAL), (test, MOST_TEST))
@@ -196,22 +187,6 @@ def ensemble_rows(method: str, measured: Measured) -> list[dict[str, Any]]:
     )
     rows[-1] |= {f"greedy_{k}": v for k, v in measured.soup(chosen).items()}
     rows[-1]["greedy_members"] = len(chosen)
-    return rows
-
-
-def barriers(
-    pairs: list[tuple[nn.Module, nn.Module]], target: Target, part: str = "train"
-) -> list[dict[str, float]]:
-    """Of each pair, in nats and in accuracy, on the images of one part."""
-    rows = []
-    for a, b in pairs:
-        where = getattr(target, part)
-        line = transfer.straight_line(a, b, where, refresh=target.refresh)
-        t = torch.linspace(0, 1, len(line.loss))
-        chord = torch.lerp(line.accuracy[0], line.accuracy[-1], t)
-        barrier = float(paths.barrier(line.loss))
-        accuracy = float((chord - line.accuracy).max())
-        rows.append({"barrier": barrier, "accuracy_barrier": accuracy})
     return rows
 
 
