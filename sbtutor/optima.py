@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
 from sbtutor import (
@@ -155,6 +154,8 @@ def cluster_row(optima: Optima, samples: list[dict[str, Tensor]]) -> dict[str, f
 
     1: each lies far nearer to its own run than to the next; 0: no difference.
     """
+    from sklearn.metrics import silhouette_score  # a second to import, and only here
+
     half, methods = optima.trajectories.shape[1] // 2, list(subspace.SAMPLERS)
     near = [torch.cat([samples[m][k][:2] for k in methods]) for m in range(3)]
     drawn = torch.stack([optima.logits(points) for points in near])  # (3, S, N, C)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.isotonic import isotonic_regression
 
 from sbtutor import landscape, subspace
 from sbtutor.optima import LOSS, Optima
@@ -42,6 +41,8 @@ def plane_rows(optima: Optima, reference: int) -> list[dict[str, float | int | s
 
 def smooth(values: np.ndarray, rises: bool) -> np.ndarray:
     """The nearest values that only rise, or only fall, along the strengths."""
+    from sklearn.isotonic import isotonic_regression  # slow to import, and only here
+
     return isotonic_regression(values, increasing=rises)
 
 
