@@ -136,6 +136,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("say where the runs are kept: --out runs/NAME")
     if args.retries < 0:
         parser.error(f"--retries must be 0 or more, got {args.retries}")
+    if args.tflops is not None and not args.tflops > 0:
+        parser.error(f"--tflops must be positive, got {args.tflops:g}")
     if args.ray is not None and args.jobs is not None:
         parser.error("--jobs is for this computer; a cluster runs as many as fit")
     return args

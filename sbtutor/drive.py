@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sbtutor import cost, files, jobs
 from sbtutor.attempts import Outcome
@@ -14,8 +14,10 @@ from sbtutor.studies import STUDIES
 from sbtutor.sweep import Sweep
 
 SECONDS_BETWEEN_LINES = 30.0
+PATIENCE = 2.0  # seconds for another driver to let go
 
 
+@runtime_checkable
 class Pool(Protocol):
     """What executes runs: `local.LocalPool` or `cluster.RayPool`."""
 
@@ -141,14 +143,14 @@ def work(out: Path, wanted: Sweep, pool: Pool, retries: int) -> list[Outcome]:
 
 
 @contextlib.contextmanager
-def alone(out: Path, patience: float = 2.0) -> Iterator[None]:
-    """The only driver of a folder, after so many seconds of waiting for another.
+def alone(out: Path, patience: float | None = None) -> Iterator[None]:
+    """The only driver of a folder.
 
     Raises:
         LockedError: another one works there.
     """
     try:
-        with files.locked(out / "lock", patience):
+        with files.locked(out / "lock", PATIENCE if patience is None else patience):
             yield
     except files.LockedError as error:
         raise files.LockedError(

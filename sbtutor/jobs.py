@@ -94,16 +94,22 @@ def job(preset: str, study: str, settings: dict[str, Any]) -> Job:
             raise ValueError(_unknown(name, study, known))
         part, field = known[name]
         given[part][field] = value
-    method = given["train"].get("method", base.train.method)
-    for field in IDLE.get(method, ()):
-        given["train"].pop(field, None)
     parts = {part: getattr(base, part) for part in PARTS}
     parts |= {p: dataclasses.replace(parts[p], **given[p]) for p in PARTS if given[p]}
+    parts["train"] = _without_idle(parts["train"], base.train)
     experiment = Experiment(**parts)
     options = kind.options(**given["options"])
     kind.check(experiment, options)
     differing = _differing(study, base, experiment, options)
     return Job(preset, study, differing, experiment, options)
+
+
+def _without_idle(train: TrainConfig, usual: TrainConfig) -> TrainConfig:
+    """Settings without effect set back, once they have been checked like all others."""
+    idle = {name: getattr(usual, name) for name in IDLE[train.method]}
+    if all(getattr(train, name) == value for name, value in idle.items()):
+        return train
+    return dataclasses.replace(train, **idle)
 
 
 def _unknown(name: str, study: str, known: dict[str, tuple[str, str]]) -> str:
