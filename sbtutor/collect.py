@@ -111,7 +111,7 @@ def state(out: Path, job: Job, driven: bool) -> tuple[str, str]:
 def status(out: Path, wanted: Sweep) -> str:
     """Plain lines: the counts, then every run that is neither finished nor waiting."""
     try:
-        with alone(out, patience=0):
+        with alone(out, patience=0.0):
             driven = False
     except files.LockedError:
         driven = True
