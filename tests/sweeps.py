@@ -67,7 +67,7 @@ def table(out):
     return pd.read_csv(out / "table.csv").drop(columns=ELSEWHERE)
 
 
-def eventually(condition, seconds=60):
+def eventually(condition, seconds=180):
     """Whether it comes true in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
