@@ -1,9 +1,11 @@
 """A pool of networks that differ in hyperparameters, first weights and data order."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,9 +128,24 @@ def locate(
     return [_path(out, about) for about in _abouts(experiment, trials)]
 
 
-def _train_into(experiment: Experiment, item: tuple[Path, dict[str, Any]]) -> None:
-    """Train one network and write all about it into one file."""
+def _train_into(
+    experiment: Experiment, patience: float, item: tuple[Path, dict[str, Any]]
+) -> None:
+    """Train one network, unless another process does so for longer than `patience`."""
     path, about = item
+    lock = path.with_suffix(".lock")
+    try:
+        with files.locked(lock, patience):
+            if not path.exists():
+                files.save_tensors(path, _trained(experiment, about))
+    except files.LockedError:
+        return
+    with contextlib.suppress(OSError):  # another process has removed it, or opened it
+        lock.unlink()
+
+
+def _trained(experiment: Experiment, about: dict[str, Any]) -> dict[str, Any]:
+    """A new network and all about it."""
     start, splits = time.monotonic(), _splits(experiment.data)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums of floats depend on it, and results must not
@@ -139,7 +156,7 @@ def _train_into(experiment: Experiment, item: tuple[Path, dict[str, Any]]) -> No
         torch.set_num_threads(threads)
     if not (val.isfinite().all() and test.isfinite().all()):
         val, test = torch.full_like(val, torch.nan), torch.full_like(test, torch.nan)
-    saved = {
+    return {
         "about": about,
         "in_shape": list(splits.train.images.shape[1:]),
         "classes": len(splits.train.classes),
@@ -148,7 +165,6 @@ def _train_into(experiment: Experiment, item: tuple[Path, dict[str, Any]]) -> No
         "test": test,
         "seconds": time.monotonic() - start,
     }
-    files.save_tensors(path, saved)
 
 
 def train(
@@ -182,9 +198,10 @@ def train(
     check(experiment, splits.train, trials)
     abouts = _abouts(experiment, trials)
     paths = [_path(out, about) for about in abouts]
-    missing = {p: about for p, about in zip(paths, abouts) if not p.exists()}
-    task = functools.partial(_train_into, experiment)
-    workers.run(task, missing.items(), jobs, f"networks of {Path(out).name}")
+    for patience in (0.0, math.inf):  # first those that nobody else trains
+        missing = {p: about for p, about in zip(paths, abouts) if not p.exists()}
+        task = functools.partial(_train_into, experiment, patience)
+        workers.run(task, missing.items(), jobs, f"networks of {Path(out).name}")
     saved = [_load(path) for path in paths]
     val, test = (
         Predictions(torch.stack([s[part] for s in saved]), getattr(splits, part).labels)

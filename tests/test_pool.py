@@ -1,7 +1,10 @@
 """A pool's networks are trained once, kept, found again, whatever is killed."""
 
 import dataclasses
+import shutil
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -300,3 +303,37 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path, call, me
     with pytest.raises(ValueError, match=message):
         call(tmp_path / "pool")
     assert not (tmp_path / "pool").exists()
+
+
+def test_processes_divide_the_networks_among_them(searched, tmp_path, trained):
+    """One network is being trained elsewhere, and ready when ours are."""
+    held = tmp_path / searched.paths[1].name
+    lock, real = held.with_suffix(".lock"), pool.train_one
+
+    def ready(experiment, split, trial):
+        shutil.copy(searched.paths[1], held)
+        return real(experiment, split, trial)
+
+    with files.locked(lock), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "train_one", ready)
+        found = pool.search(TOY, 3, tmp_path, jobs=1)
+    assert [trial.order for trial in trained] == [
+        searched.trials[i].order for i in (0, 2)
+    ]
+    assert same(found, searched.take([0, 1, 2]))
+
+
+def test_a_network_whose_process_died_is_trained_by_those_who_wait(
+    searched, tmp_path, trained
+):
+    """The lock is let go of while we wait, without a network."""
+    path = tmp_path / searched.paths[0].name
+    with ThreadPoolExecutor(1) as threads:
+        with files.locked(path.with_suffix(".lock")):
+            waiting = threads.submit(pool.search, TOY, 2, tmp_path, jobs=1)
+            while len(trained) < 1:
+                time.sleep(0.01)
+        found = waiting.result()
+    assert len(trained) == 2
+    assert same(found, searched.take([0, 1]))
+    assert not [*tmp_path.glob("*.lock")]
