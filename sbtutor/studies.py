@@ -1,11 +1,11 @@
 """All studies: what one run of a sweep can be."""
 
-from collections.abc import Callable
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from sbtutor import study_ensemble, study_hyper, study_landscape, study_star
 from sbtutor.config import Experiment
 from sbtutor.cost import Sizes
 
@@ -26,20 +26,29 @@ class Study(NamedTuple):
     flops: Callable[[Experiment, Any, Sizes], float]
 
 
-def _study(module: ModuleType) -> Study:
-    return Study(
-        module.WHAT,
-        module.Options,
-        module.check,
-        module.ready,
-        module.run,
-        module.flops,
-    )
+class Studies(Mapping[str, Study]):
+    """The studies by name.
+
+    Study X is the module `study_X`. It is imported when it is first asked for: each
+    run needs one, and some take two seconds.
+    """
+
+    NAMES = ("ensemble", "landscape", "hyper", "star")
+
+    @functools.cache  # noqa: B019 (there is one, for good)
+    def __getitem__(self, name: str) -> Study:
+        """Raises KeyError for another name."""
+        if name not in self.NAMES:
+            raise KeyError(name)
+        module = importlib.import_module(f"sbtutor.study_{name}")
+        found = {n: getattr(module, n) for n in ("check", "ready", "run", "flops")}
+        return Study(what=module.WHAT, options=module.Options, **found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.NAMES)
+
+    def __len__(self) -> int:
+        return len(self.NAMES)
 
 
-STUDIES: dict[str, Study] = {
-    "ensemble": _study(study_ensemble),
-    "landscape": _study(study_landscape),
-    "hyper": _study(study_hyper),
-    "star": _study(study_star),
-}
+STUDIES = Studies()
