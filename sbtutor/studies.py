@@ -26,6 +26,13 @@ class Study(NamedTuple):
     flops: Callable[[Experiment, Any, Sizes], float]
 
 
+@functools.cache
+def _study(name: str) -> Study:
+    module = importlib.import_module(f"sbtutor.study_{name}")
+    found = {n: getattr(module, n) for n in ("check", "ready", "run", "flops")}
+    return Study(what=module.WHAT, options=module.Options, **found)
+
+
 class Studies(Mapping[str, Study]):
     """The studies by name.
 
@@ -35,14 +42,11 @@ class Studies(Mapping[str, Study]):
 
     NAMES = ("ensemble", "landscape", "hyper", "star")
 
-    @functools.cache  # noqa: B019 (there is one, for good)
     def __getitem__(self, name: str) -> Study:
         """Raises KeyError for another name."""
         if name not in self.NAMES:
             raise KeyError(name)
-        module = importlib.import_module(f"sbtutor.study_{name}")
-        found = {n: getattr(module, n) for n in ("check", "ready", "run", "flops")}
-        return Study(what=module.WHAT, options=module.Options, **found)
+        return _study(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.NAMES)
