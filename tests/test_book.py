@@ -9,7 +9,7 @@ from ipywidgets import FloatSlider
 from pygments.styles import get_style_by_name
 from pygments.token import Generic, Whitespace
 
-from sbtutor import book, lessons, theme, twins
+from sbtutor import book, lessons, theme, twins, typeset
 
 FIRST = r"""# Does one work?
 
@@ -84,6 +84,7 @@ def committed(folder):
     twins.save({explorer.id: [twins.pack(twin)]}, folder / "01_good.ipynb")
     lessons.write(notebook("# Does two work?"), folder / "02_bad.ipynb")
     lessons.write(notebook("# Does three work?"), folder / "03_dead.ipynb")
+    lessons.write(notebook("# How near?"), folder / "paper_vs_ours.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,23 @@ def test_the_book_holds_plotly_once(site):
 
 def test_committed_lessons_that_were_not_run_come_as_they_are(site):
     index = (site / "index.html").read_text()
-    assert index.count("as it came, not run here") == 3
+    assert index.count("as it came, not run here") == 4
+
+
+def test_a_page_beside_the_lessons_comes_last_and_has_no_number(site):
+    index = (site / "index.html").read_text()
+    entries = index.split("<li><h2>")[1:]
+    assert '<a href="paper_vs_ours.html">How near?</a>' in entries[-1]
+    assert ">Beside the lessons; " in entries[-1]
+    assert ">Beside the lessons: " in (site / "paper_vs_ours.html").read_text()
+    assert all(">Lesson 0" in entry for entry in entries[:-1])
+    assert 'rel="next" href="paper_vs_ours.html"' in (site / "03_dead.html").read_text()
+
+
+def test_links_between_lessons_and_pages_lead_to_pages_of_the_book():
+    said = typeset.markdown("[a](01_good.ipynb#x), [b](./paper_vs_ours.ipynb)")
+    assert 'href="01_good.html#x"' in said
+    assert 'href="paper_vs_ours.html"' in said
 
 
 def test_the_contents_tell_what_a_lesson_asks_teaches_and_takes(site):

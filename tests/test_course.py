@@ -219,6 +219,16 @@ def test_find_names_what_there_is(tmp_path):
         lessons.find(tmp_path, ("tradeof",))
 
 
+def test_pages_stand_after_the_lessons(tmp_path):
+    for stem in ("teacher", "paper_vs_ours", "01_deep_ensembles"):
+        (tmp_path / f"{stem}.ipynb").touch()
+    stems = ["01_deep_ensembles", "paper_vs_ours"]
+    assert [p.stem for p in lessons.find(tmp_path)] == stems
+    assert [p.stem for p in lessons.find(tmp_path, ("paper",))] == stems[1:]
+    places = [lessons.place(stem) for stem in stems]
+    assert places == ["Lesson 01", "Beside the lessons"]
+
+
 @pytest.mark.parametrize(
     ("argv", "match"),
     [

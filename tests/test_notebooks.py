@@ -12,6 +12,7 @@ from sbtutor import describe, lessons, typeset
 FOLDER = Path(__file__).parents[1] / "notebooks"
 LESSONS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 SOURCES = sorted((FOLDER / "source").glob("[0-9][0-9]_*.py"))
+PAGES = [path for path in lessons.find(FOLDER) if path not in LESSONS]
 
 SECTIONS = [
     "Objectives",
@@ -28,7 +29,7 @@ HERE = re.escape(str(FOLDER.parent))
 MACHINE = re.compile(rf"{HERE}|/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\|site-packages")
 
 
-@pytest.fixture(params=LESSONS, ids=lambda path: path.stem)
+@pytest.fixture(params=[*LESSONS, *PAGES], ids=lambda path: path.stem)
 def lesson(request):
     return request.param
 
@@ -40,6 +41,11 @@ def nb(lesson):
 
 def test_each_source_has_its_notebook_and_no_notebook_lacks_one():
     assert [path.stem for path in LESSONS] == [path.stem for path in SOURCES]
+
+
+def test_the_course_ends_with_its_pages():
+    assert [path.stem for path in PAGES] == ["paper_vs_ours"]
+    assert lessons.find(FOLDER) == [*LESSONS, *PAGES]
 
 
 def test_cells_are_those_of_the_source(lesson, nb):
@@ -79,6 +85,7 @@ def test_cells_are_short(nb):
     assert statistics.median(lines) <= 7
 
 
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
 def test_follows_the_skeleton(nb):
     text = re.sub(r"^```.*?^```", "", lessons.prose(nb), flags=re.M | re.S)
     titles = re.findall(r"^# +(.+)$", text, re.M)

@@ -18,6 +18,7 @@ def test_each_version_is_whole_and_stands_beside_the_results(tmp_path, capsys):
             set() if version == "teacher" else {"teacher"}
         )
         assert (tmp_path / version / "results" / "sweep.csv").exists()
+        assert (tmp_path / version / "sweeps" / "fig7-cifar10.yaml").exists()
         code = [
             cell.source
             for path in written.values()

@@ -1,0 +1,237 @@
+# %% [markdown]
+# # How near are we to the papers' numbers?
+#
+# **Minutes:** read 20, do 0, compute 0
+#
+# This page stands beside the lessons. It has every number and every checkable claim of the four
+# papers that we know of, and next to each what we have found. Nothing is trained here: it reads
+# tables that were computed beforehand.
+#
+# **We did not have the papers as PDF.** Each number says how we know it:
+
+# %% tags=["parameters"]
+import os
+
+preset: str = os.environ.get("SBTUTOR_PRESET", "class")  # changes nothing on this page
+
+# %%
+import pandas as pd
+
+from sbtutor import beside, claims, lab, papers, plots
+
+lab.set_up()
+pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
+pd.DataFrame(papers.SOURCES.items(), columns=["known from", "that is"]).set_index(
+    "known from"
+)
+
+# %% [markdown]
+# ## How to read the tables
+#
+# - **paper**: the paper's number, with the error that it gives (a standard deviation or a standard
+#   error over a few runs).
+# - **ours**: the same experiment at full size, as mean ± half of the 95 % interval over n seeds.
+#   As yet none of them has been run: the cell says *not run yet*, the hours of one GPU that it would
+#   take, and the sweep that would fill it. Some sweeps give several cells at once. Parameters and
+#   formulas need no training and are computed here.
+# - **ours, reduced**: the same methods with a small network on fewer and smaller images. *These are
+#   not comparable in level.* Compare signs and order within the column, and mind the intervals.
+#
+# The hours are arithmetic, not a measurement: operations counted, divided by 20 TFLOP/s, which we
+# assume that a GPU sustains. On yours it may be half or three times as much. `benchmarks/gpu.py`
+# measures it.
+
+# %%
+found = papers.table("results", "sweeps")
+
+
+def of(paper: str, place: str = "") -> pd.DataFrame:
+    """The numbers of a paper, or of one of its places."""
+    kept = found[found["paper"] == paper]
+    return kept[kept["place"] == place] if place else kept
+
+
+known = found["ours"].notna()
+reduced = found["reduced"].notna()
+print(f"{len(found)} numbers: {known.sum()} ours, {reduced.sum()} ours, reduced")
+
+# %% [markdown]
+# ## SharpBalance (Lu et al. 2024)
+#
+# Figure 7: three ensembles of three ResNet-18 a method, after 200 epochs. The number in the figure is
+# the ensemble's accuracy; the paper's error is a standard deviation over three ensembles. The
+# C sets hold 15 corruptions at five severities; ours, reduced, are five corruptions at three
+# severities that this package makes itself.
+
+# %%
+beside.shown(of("Lu 2024", "Figure 7"))
+
+# %% [markdown]
+# What an ensemble gains over its mean member, in points: the paper's claim is in this order. Bars are
+# 95 % intervals over our seeds; the paper gives none for the gain.
+
+# %%
+gains = papers.gains("results")
+gains["method"] = gains["data"] + ": " + gains["method"]
+words = "; ".join(f"{g.method}, {g.who} {g.mean:.2f}" for g in gains.itertuples())
+title = "Gain of an ensemble of three over its mean member (Figure 7)"
+figure = plots.blank(title, f"{title}, in points: {words}.", "points", height=450)
+for i, (who, part) in enumerate(gains.groupby("who", sort=False)):
+    more, less = part["high"] - part["mean"], part["mean"] - part["low"]
+    bars = {"type": "data", "symmetric": False, "array": more, "arrayminus": less}
+    marker = {**plots.look(i)["marker"], "size": 11}
+    figure.add_scatter(
+        x=part["mean"], y=part["method"], error_x=bars if more.notna().all() else None,
+        mode="markers", marker=marker, name=who
+    )  # fmt: skip
+figure.update_yaxes(autorange="reversed")
+
+# %% [markdown]
+# Figure 1c: sharpness and diversity of ensembles on CIFAR-10, by $\rho$ (SAM) and by $\rho$ and $k$
+# (SharpBalance). We know the points by eye, so the table has the ends of their ranges. Which norm
+# and radius of sharpness was drawn we do not know; ours is adaptive, in the $\ell_2$ norm, with radius
+# 0.25. So only its order can be compared.
+
+# %%
+beside.shown(of("Lu 2024", "Figure 1c"), ("method", "quantity"), None)
+
+# %% [markdown]
+# The linear model of lesson [08](08_theory.ipynb) needs no training. The authors drew their teacher at
+# random, once; ours has a mean length. So a few percent between *paper* and *ours* are expected.
+# Simulated sharpness has to lie below our bound. Figure 1b:
+
+# %%
+theory = found[found["data"] == "linear model"]
+figure_1b = theory["place"] == "Figure 1b"
+beside.shown(theory[figure_1b], ("method", "quantity"), None)
+
+# %% [markdown]
+# The simulations that are stored in the authors' notebook:
+
+# %%
+beside.shown(theory[~figure_1b], ("method", "quantity"), None)
+
+# %% [markdown]
+# ### Its claims
+#
+# Each claim became several questions with a number and a sign. *Answers* counts their verdicts:
+# *shown* means that the whole 95 % interval over seeds is on the claimed side, *contradicted* that it
+# is on the other side, *not shown at this size* that it holds both. *In accord* is an equality or a
+# bound that the interval does not contradict, *by construction* what cannot be otherwise. One
+# question stands there in full, chosen for what it says, not for its verdict. No interval is
+# adjusted for the number of questions.
+#
+# All of these are small experiments: networks of some thousand weights, images of 14x14 or 16x16
+# pixels, seconds to minutes of training. They test whether the claims hold *there*. They cannot say
+# that a paper is wrong.
+
+# %%
+COLUMNS = ["answers", "for example", "found", "n", "verdict"]
+
+
+def answers(paper: str) -> pd.DataFrame:
+    """A paper's claims with our answers; prints how they are repeated."""
+    table = claims.table("results", paper)
+    print("again: " + "\n       ".join(table["command"].unique()))
+    return table.set_index(["claim", "says", "known from", "data"])[COLUMNS]
+
+
+answers("Lu 2024")
+
+# %% [markdown]
+# On claim 5: at this size SAM costs accuracy, so SharpBalance, too, stays below a deep ensemble.
+# Lessons [07](07_tradeoff.ipynb) and [09](09_sharpbalance.ipynb) have all questions, and the controls.
+#
+# ## Loss landscape (Fort et al. 2019)
+#
+# The authors' notebook comes without outputs, and of the paper's text we know three accuracies,
+# two of them from memory. Others have repeated the experiment, with other preprocessing.
+
+# %%
+beside.shown(of("Fort 2019"), ("place", "model", "quantity"), None)
+
+# %%
+answers("Fort 2019")
+
+# %% [markdown]
+# Lesson [02](02_loss_landscape.ipynb) has all questions.
+#
+# ## Pre-train basin (Sadrtdinov et al. 2023)
+#
+# The result tables of this paper we have not seen. What is known are four numbers of a list of
+# benchmarks, which does not say of what method they are, and a tutorial's words on the best cycles.
+# SUN-397, ChestX and Clipart are not among our data sets; their cost is that of the sweep on
+# CIFAR-100, times their share of its training images.
+
+# %%
+beside.shown(of("Sadrtdinov 2023"), ("data", "method", "quantity"), None)
+
+# %%
+answers("Sadrtdinov 2023")
+
+# %% [markdown]
+# Lesson [05](05_pretrain_basin.ipynb) has all questions.
+#
+# ## Hyperparameter ensembles (Wenzel et al. 2020)
+#
+# Table 2: WRN-28-10 on CIFAR-100, four members, as quoted in a Japanese commentary; errors are
+# standard errors.
+
+# %%
+beside.shown(of("Wenzel 2020", "Table 2"), ("method",))
+
+# %% [markdown]
+# The authors' library repeats it (uncertainty-baselines, the read-me of its folder `cifar`). Its
+# hyper-deep ensemble leaves stratification out. Our sweep looks at no corrupted images, and MIMO is
+# not in this package: for these the cost is that of the sweep as it is.
+
+# %%
+beside.shown(of("Wenzel 2020", "leaderboard"))
+
+# %% [markdown]
+# The rest: parameters, hours, other networks, and images of another kind (SVHN).
+
+# %%
+rest = of("Wenzel 2020")
+rest = rest[~rest["place"].isin(["Table 2", "leaderboard"])]
+beside.shown(rest, ("model", "data", "method", "quantity"), None)
+
+# %%
+answers("Wenzel 2020")
+
+# %% [markdown]
+# Lessons [03](03_hyperparameter_ensembles.ipynb) and [04](04_batch_ensembles.ipynb) have all questions.
+#
+# ## Where our numbers come from
+#
+# Preset, images, network, seeds, device, date and command of each table that stands in *ours* or
+# *ours, reduced*:
+
+# %%
+made = pd.concat([found["made"], found["reduced_made"]]).replace("", pd.NA)
+print("\n".join(made.dropna().unique()))
+
+# %% [markdown]
+# The claims have theirs in `results/claims*.json` and in the files that these name.
+#
+# ## What would it cost to fill the empty cells?
+#
+# Each sweep is a file in `notebooks/sweeps/`, and lesson [10](10_full_scale.ipynb) tells how to run one.
+# Those on `-mini` are their small twins for a laptop, in hours of one CPU core.
+
+# %%
+costs = papers.costs("sweeps", "results")
+large = costs[costs["of one"] == "GPU"]
+print(f"all large sweeps: {beside.spoken(large['hours'].sum())}")
+costs.set_index("sweep")
+
+# %% [markdown]
+# To fill a cell: run its sweep, collect its table under the sweep's name, and build this page again.
+#
+# ```
+# python -m sbtutor.batch notebooks/sweeps/fig7-cifar10.yaml --out runs/fig7 --gpus 1
+# python -m sbtutor.batch collect runs/fig7 --to notebooks/results/fig7-cifar10
+# python -m sbtutor.course build paper_vs_ours
+# ```
+#
+# A number is wrong, or you have the paper at hand? It is one row of `notebooks/results/papers.csv`.

@@ -1,0 +1,44 @@
+"""The papers' checkable claims, and what our experiments say of them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def table(folder: Path | str, paper: str) -> pd.DataFrame:
+    """A paper's checkable claims, one row a claim and data set.
+
+    Returns:
+        `claim`, `says` (the paper's claim in one sentence), `known from`, `data`,
+        `answers` (how many questions on it have which verdict), `for example` (one of
+        these questions), `found` (its estimate with 95 % interval), `n` seeds, its
+        `verdict`, and the `command` that repeats the runs.
+    """
+    rows = []
+    about = pd.read_csv(Path(folder) / "paper_claims.csv")
+    for claim in about[about["paper"] == paper].to_dict("records"):
+        asked = pd.read_csv(Path(folder) / f"{claim['table']}.csv")
+        asked = asked[asked["claim"] == claim["claim"]]
+        for data, part in asked.groupby("data", sort=False):
+            main = part["quantity"].isin(claim["main"].split(" | "))
+            (one,) = part[main].itertuples()
+            rows.append(_claim(claim, str(data), part, one))
+    return pd.DataFrame(rows)
+
+
+def _claim(claim: dict, data: str, part: pd.DataFrame, one: Any) -> dict:
+    verdicts = Counter(part["verdict"]).most_common()
+    return {
+        "claim": claim["claim"],
+        "says": claim["says"],
+        "known from": claim["source"],
+        "data": data,
+        "answers": ", ".join(f"{count} {verdict}" for verdict, count in verdicts),
+        "for example": f"{one.quantity} {one.expected}",
+        "found": f"{one.estimate:.3g} [{one.low:.3g}, {one.high:.3g}]",
+        "n": one.n,
+        "verdict": one.verdict,
+        "command": one.command,
+    }
