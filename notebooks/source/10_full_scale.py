@@ -14,7 +14,7 @@ import os
 
 preset: str = os.environ.get("SBTUTOR_PRESET", "class")  # smoke | class | paper
 study: str = "ensemble"  # what is trained and measured
-settings: dict = {"method": "sam", "epochs": 6, "milestones": [4], "warmup_epochs": 3}
+settings: dict = {"method": "sam", "epochs": 4, "milestones": [3], "warmup_epochs": 2}
 folder: str = ""  # of this run; "" is one below runs/lessons
 shared: str = ""  # of what several runs need; "" is inside the run's folder
 
@@ -125,15 +125,15 @@ lesson.compare("days for Figure 7 on CIFAR-10, here", float(f"{days:.2g}"))
 #   seed: [0, 3, 6]
 # ```
 #
-# Every combination of the grid is a run, here 3 x 3. `settings` are the same for all, and the preset
-# says all the rest. The folder `notebooks/sweeps/` holds the papers' experiments, and for each a
-# small twin that ends on `-mini`. We make one of our own, two methods with two seeds:
+# Every combination of the grid is a run, here 3 x 3. `settings` are the same for all, and the
+# preset says all the rest. The folder `notebooks/sweeps/` holds the papers' experiments, and for
+# each a small twin that ends on `-mini`. We make one of our own, two methods with two seeds:
 
 # %%
 SWEEP = f"""
 what: two methods, two seeds
 preset: {preset}
-settings: {{members: 2, epochs: 4, milestones: [3], warmup_epochs: 2}}
+settings: {{limit: 800, members: 2, epochs: 4, milestones: [3], warmup_epochs: 2}}
 grid:
   method: [sgd, sam]
   seed: [0, 2]
@@ -170,8 +170,8 @@ except ValueError as error:
 # - Nobody overwrites another's results. New settings are a new folder.
 # - A run that is in a grid twice is there once.
 #
-# For the last one, settings are made *canonical* first. What has no effect is set back: SGD does not
-# go uphill, so it has no $\rho$.
+# For the last one, settings are made *canonical* first. What has no effect is set back: SGD does
+# not go uphill, so it has no $\rho$.
 
 # %%
 named = {
@@ -184,8 +184,11 @@ assert named["sam", 0.05] != named["sam", 0.2]
 pd.Series(named).rename_axis(["method", "rho"]).to_frame("name")
 
 # %% [markdown]
-# Without this, a grid over $\rho$ would train the same deep ensemble for each $\rho$. Worse, the table
-# would show it several times, as if these were repeats.
+# Without this, a grid over $\rho$ would train the same deep ensemble for each $\rho$. Worse, the
+# table would show it several times, as if these were repeats.
+#
+# Settings are all that a name knows. It does not know the package's code: after you have changed
+# that, take a new folder, or old rows and new ones stand side by side.
 #
 # Could two different runs get the same name? Ten hexadecimal digits tell
 # $16^{10} \approx 10^{12}$ names apart. Among $n$ runs there are $n^2 / 2$ pairs, so for
@@ -209,8 +212,8 @@ print([str(path.relative_to(where)) for path in oldest_first if path.name != "lo
 # - **A file is whole or absent.** It is written under another name, pushed to the disk, and then
 #   renamed in one stroke. Who reads sees the old file or the new one, never half of one.
 # - **A checkpoint after each epoch** holds weights, momentum and the epoch's number. Each epoch
-#   draws its random numbers from a stream of its own. So a run that goes on ends with the numbers of
-#   one that was never killed (on one machine's CPU, to the last bit).
+#   draws its random numbers from a stream of its own. So a run that goes on ends with the numbers
+#   of one that was never killed (on one machine's CPU, to the last bit).
 # - **Doing it twice is doing it once.** The same call trains, goes on, or only loads, whichever is
 #   left to do. This is called *idempotence*. So after any crash there is one thing to do: the same
 #   again.
@@ -246,7 +249,11 @@ print("the same row")
 # python -m sbtutor.batch collect runs/fig7-mini
 # ```
 #
-# `--dry-run` only checks, counts, and says what it would cost. Here is our sweep, two runs at a time:
+# SAM and SharpBalance with the same seed have their first epochs in common. Whichever run comes first
+# leaves the state after them in `shared/`, and the other goes on from there.
+#
+# `--dry-run` only checks, counts, and says what it would cost. Here is our sweep, two runs at a
+# time:
 
 # %%
 from sbtutor import batch
@@ -291,12 +298,12 @@ print((first / "attempts.jsonl").read_text().splitlines()[-1])
 # | a run's process is killed, as for want of memory | checkpoint, half a notebook | *lost*: it is started again, at most `--retries` times |
 # | the computer goes off | checkpoints, finished rows | nothing, it is dead. The same command goes on |
 # | two drivers start on one folder | a lock | the second says who is there, and stops |
-# | the disk is full | all that was there before | the run fails with that message |
+# | the disk is full | all that was there before | the run fails. With some space, the same command goes on |
 #
-# The third is a trap. When the memory is full, the system kills the kernel, and the kernel cannot say
-# so. Papermill, which executes the notebooks, then writes a notebook without any error, and
-# calls its cells *completed*. Here is what is left of such a one, made by hand: the second cell never
-# got its number.
+# The third is a trap. When the memory is full, the system kills the kernel, and the kernel cannot
+# say so. Papermill, which executes the notebooks, then writes a notebook without any error, and
+# calls its cells *completed*. Here is what is left of such a one, made by hand: the second cell
+# never got its number.
 
 # %%
 import nbformat
@@ -310,9 +317,9 @@ print(lessons.problem(nbformat.v4.new_notebook(cells=cells)))
 # %% [markdown]
 # So the notebook is a report for people. What decides is `row.json`.
 #
-# A **lock** is a file that one process holds. The operating system lets go of it when the process ends,
-# however it ends. So there is no lock of a dead process to be removed by hand. (A file that merely
-# *exists* would be such a lock.)
+# A **lock** is a file that one process holds. The operating system lets go of it when the process
+# ends, however it ends. So there is no lock of a dead process to be removed by hand. (A file that
+# merely *exists* would be such a lock.)
 #
 # ## Two cores: one process with two threads, or two processes?
 #
@@ -321,10 +328,10 @@ print(lessons.problem(nbformat.v4.new_notebook(cells=cells)))
 #
 # $$S(n) = \frac{1}{s + (1 - s)/n} \;\le\; \frac1s$$
 #
-# has a limit, however large $n$ is. This is **Amdahl's law**. *Efficiency* is $S(n) / n$, the share of
-# the machine that does useful work. Runs of a sweep share nothing. So it is better to give
-# each run one thread, and to do $n$ runs at once: for them $s$ is near 0. Here is one training step
-# with one thread and with two:
+# has a limit, however large $n$ is. This is **Amdahl's law**. *Efficiency* is $S(n) / n$, the share
+# of the machine that does useful work. Runs of a sweep share nothing. So it is better to give each
+# run one thread, and to do $n$ runs at once: for them $s$ is near 0. Here is one training step with
+# one thread and with two:
 
 # %%
 import torch
@@ -357,8 +364,8 @@ print(f"one thread {1e3 * one:.1f} ms, two {1e3 * two:.1f} ms: speedup {one / tw
 print(f"by Amdahl's law s = {serial:.2f} (above 1: the second thread only disturbs)")
 
 # %% [markdown]
-# A few steps on a busy computer are no measurement. `python benchmarks/jobs.py` does it with care: whole
-# sweeps, two runs at a time against one process with two threads, in turn.
+# A few steps on a busy computer are no measurement. `python benchmarks/jobs.py` does it with care:
+# whole sweeps, two runs at a time against one process with two threads, in turn.
 #
 # Processes have their price, too. Each starts a kernel and imports torch, some seconds. For runs of
 # a minute that is nothing. For our four it is not:
@@ -368,15 +375,16 @@ alone = table["seconds"].sum()
 print(f"the four runs: {alone:.1f} s of training and measuring, {wall:.1f} s in all")
 
 # %% [markdown]
-# (If you execute the lesson a second time, the runs are there already, and the second number is small.)
+# (If you execute the lesson a second time, the runs are there already, and the second number is
+# small.)
 #
-# And one more limit: 9 runs on 8 cards take as long as 16. Choose a grid that fills the machine, or let
-# two runs share a card (`--gpus 0.5`).
+# And one more limit: 9 runs on 8 cards take as long as 16. Choose a grid that fills the machine, or
+# let two runs share a card (`--gpus 0.5`).
 #
 # ## A cluster, in three commands
 #
-# Ray connects computers. They need the same storage, as all runs write below one folder, and the same
-# package (`pip install sbtutor[cluster]`).
+# Ray connects computers. They need the same storage, as all runs write below one folder, and the
+# same package (`pip install sbtutor[cluster]`).
 #
 # ```bash
 # ray start --head                            # on the first computer; prints its ADDRESS
@@ -390,9 +398,9 @@ print(f"the four runs: {alone:.1f} s of training and measuring, {wall:.1f} s in 
 #
 # ## What will it cost?
 #
-# Work it out before. Let $f$ be the floating-point operations (FLOP) of one image's way through the network.
-# A gradient costs about $3f$: forward $f$, and backward twice that, once for the weights and
-# once for what lies below. With $N$ images, $E$ epochs and $M$ members, training costs
+# Work it out before. Let $f$ be the floating-point operations (FLOP) of one image's way through the
+# network. A gradient costs about $3f$: forward $f$, and backward twice that, once for the weights
+# and once for what lies below. With $N$ images, $E$ epochs and $M$ members, training costs
 #
 # $$F = 3 f \cdot N \cdot M \cdot G, \qquad G = \begin{cases} E & \text{SGD} \\ 2E & \text{SAM} \end{cases}$$
 #
@@ -422,32 +430,36 @@ for method in ("sgd", "sam"):
     print(f"{method}: {package:.2e} FLOP for an ensemble of {train_config.members}")
 
 # %% [markdown]
-# Hours are FLOP divided by the FLOP per second that the machine *sustains*. That is far below what a data
-# sheet says, and you have to measure it: `python benchmarks/gpu.py` does, and `--dry-run --tflops T` takes
-# it. Without a measurement the package assumes this, and says so:
+# Hours are FLOP divided by the FLOP per second that the machine *sustains*. That is far below what
+# a data sheet says, and you have to measure it: `python benchmarks/gpu.py` does, and `--dry-run
+# --tflops T` takes it. Without a measurement the package assumes this, and says so:
 
 # %%
 hours, speed = cost.hours(figure_7, cost.GPU_TFLOPS), cost.GPU_TFLOPS
 print(f"Figure 7, CIFAR-10: {hours:.0f} hours, if a GPU sustains {speed:g} TFLOP/s")
 
 # %% [markdown]
-# Four things bring a GPU nearer to what it can do. How much each one brings depends on card and
-# network; `benchmarks/gpu.py` measures them on yours, and we give no numbers that we did not measure.
+# Five things can bring a GPU nearer to what it can do. How much each one brings depends on card and
+# network; `benchmarks/gpu.py` measures them on yours, and we give no numbers that we did not
+# measure.
 #
-# - **bf16**: products of 16-bit numbers, which the card has units of their own for. Sums, and the weights
-#   that are stepped, keep 32 bits. A *bf16* number has the range of a 32-bit one and three digits.
-# - **channels_last**: all channels of a pixel lie side by side in memory, the order in which those units
-#   read.
-# - **compile**: many small operations become few large ones, so that the card waits less for Python. It
-#   costs some time at the start, so it is for long runs.
-# - **data on the GPU**: the images lie there as bytes, and whole batches are cropped and flipped there.
-#   Nothing is sent, and no process prepares batches.
+# - **bf16**: products of 16-bit numbers, which the card has units of their own for. Sums, and the
+#   weights that are stepped, keep 32 bits. A *bf16* number has the range of a 32-bit one, and
+#   two to three digits.
+# - **channels_last**: all channels of a pixel lie side by side in memory, the order in which those
+#   units read.
+# - **compile**: many small operations become few large ones, so that the card waits less for
+#   Python. It costs some time at the start, so it is for long runs.
+# - **data on the GPU**: the images lie there as bytes, and whole batches are cropped and flipped
+#   there. Nothing is sent, and no process prepares batches.
+# - **side by side**: a small network leaves most of a card idle; then members can be trained on it
+#   at the same time, each on a stream of its own.
 #
 # ## Explore
 #
-# What does one ensemble cost, and what do more members or a wider network? Watch SharpBalance while members
-# are added: between which two lines does it lie, and where does it end? (Half of its epochs are warm-up.)
-# And which of the four controls changes only the scale?
+# What does one ensemble cost, and what do more members or a wider network? Watch SharpBalance while
+# members are added: between which two lines does it lie, and where does it end? (Half of its epochs
+# are warm-up.) Which controls change only the scale?
 
 # %%
 import ipywidgets
@@ -499,22 +511,22 @@ print(figure.layout.title.text)
 # %% [markdown]
 # <details><summary>What we see</summary>
 #
-# SharpBalance lies between the deep ensemble and SAM. With more members there are more who nominate, so
-# each one's set grows, and its cost goes to SAM's: for $k = 0.5$ and ten members nearly every image is in.
-# It ends a little *above* SAM, by the one gradient for the scores. (True members nominate alike, so their
-# sets are smaller than this.) The speed changes only the scale, and so do the network and, nearly, the
-# epochs.
+# SharpBalance lies between the deep ensemble and SAM. With more members there are more who
+# nominate, so each one's set grows, and its cost goes to SAM's: for $k = 0.5$ and ten members
+# nearly every image is in. It ends a little *above* SAM, by the one gradient for the scores. (True
+# members nominate alike, so their sets are smaller than this.) The speed changes only the scale,
+# and so do the network and, nearly, the epochs.
 #
 # </details>
 #
 # ## Reading the table
 #
-# `collect` makes one table of all rows. Here is one: Figure 7 in small, 10,000 CIFAR-10 images of 16x16
-# pixels, a network of four convolutions, 15 epochs. The three ensembles of a method have other first weights
-# and another order of the data; the images are the same.
+# `collect` makes one table of all rows. Here is one: Figure 7 in small, 10,000 CIFAR-10 images of
+# 16x16 pixels, a network of four convolutions, 15 epochs. The three ensembles of a method have
+# other first weights and another order of the data; the images are the same.
 #
-# First of all, count the rows. A run that failed is not in the table, and runs do not fail at random: those
-# that diverge do.
+# First of all, count the rows. A run that failed is not in the table, and runs do not fail at
+# random: those that diverge do.
 
 # %%
 from sbtutor import results
@@ -550,7 +562,7 @@ levels("shift")
 # *Shift* is the mean over five corruptions of the test images at three strengths. (The paper takes
 # CIFAR-10-C.) The gain is the step from one row to the next. Beside the paper's:
 
-# %%
+# %% tags=["nbval-check-output"]
 PAPER = {  # members and ensemble in %, read off Figure 7 by eye
     ("test", "DE"): (94.74, 95.58),
     ("test", "SAM"): (95.66, 96.06),
@@ -567,15 +579,15 @@ for (images, label), (members, ensemble) in PAPER.items():
 pd.DataFrame(beside).T.rename_axis(["images", "gain in points"])
 
 # %% [markdown]
-# Levels cannot be compared: other network, smaller images, fewer epochs. What can be compared is the order
-# of the methods, if anything.
+# Levels cannot be compared: other network, smaller images, fewer epochs. What can be compared is
+# the order of the methods, if anything.
 #
 # ### How wide is an interval of three?
 #
-# An interval of $n$ values is $\bar x \pm t_{n-1}\, s / \sqrt n$, with $s$ their standard deviation. The
-# factor $t_{n-1}$ (Student's) pays for not knowing $s$. For large $n$ it is 1.96:
+# An interval of $n$ values is $\bar x \pm t_{n-1}\, s / \sqrt n$, with $s$ their standard
+# deviation. The factor $t_{n-1}$ (Student's) pays for not knowing $s$. For large $n$ it is 1.96:
 
-# %%
+# %% tags=["nbval-check-output"]
 from scipy import stats
 
 n = pd.Series([2, 3, 5, 8, 20])
@@ -583,20 +595,21 @@ t = stats.t.ppf(0.975, n - 1)
 pd.DataFrame({"n": n, "t": t.round(2), "half width in s": (t / n**0.5).round(2)})
 
 # %% [markdown]
-# With three, half the width is two and a half standard deviations. From three to eight it gets three times
-# narrower.
+# With three, half the width is two and a half standard deviations. From three to eight it gets
+# three times narrower.
 #
-# And what is $n$? Nine networks were trained for each method. But the gain belongs to an *ensemble*, and of these
-# there are three. To count its members as repeats is **pseudo-replication**: the interval gets narrower
-# though nothing more is known. (Members of SharpBalance are not even independent: each one's set is chosen by
-# the others.) Nor are 10,000 test images repeats of a *training*. Exercise 6 is about this.
+# And what is $n$? Nine networks were trained for each method. But the gain belongs to an
+# *ensemble*, and of these there are three. To count its members as repeats is
+# **pseudo-replication**: the interval gets narrower though nothing more is known. (Members of
+# SharpBalance are not even independent: each one's set is chosen by the others.) Nor are 10,000
+# test images repeats of a *training*. Exercise 6 is about this.
 #
 # ### In pairs
 #
-# The methods share their seeds: first weights and the order of the data are the same. So the differences are
-# taken seed by seed, and luck that both share drops out:
+# The methods share their seeds: first weights and the order of the data are the same. So the
+# differences are taken seed by seed, and luck that both share drops out:
 
-# %%
+# %% tags=["nbval-check-output"]
 STEPS = [("SAM", "DE"), ("SharpBalance", "SAM"), ("SharpBalance", "DE")]
 COLUMNS = [
     f"{i}_{k}" for i in ("test", "shift") for k in ("members", "ensemble", "gain")
@@ -606,11 +619,12 @@ paired = pd.concat(paired)
 paired[["difference", "low", "high", "n"]].round(2)
 
 # %% [markdown]
-# These are 18 intervals. If nothing differed at all, about one of them would still miss 0. So we do not pick: here are the
-# paper's claims that this table can speak to, each with the sign it was given beforehand. *Shown* means
-# that the whole interval has this sign, *contradicted* that all of it has the other.
+# These are 18 intervals. If nothing differed at all, about one of them would still miss 0. So we do
+# not pick: here are the paper's claims that this table can speak to, each with the sign it was
+# given beforehand. *Shown* means that the whole interval has this sign, *contradicted* that all of
+# it has the other.
 
-# %%
+# %% tags=["nbval-check-output"]
 CLAIMS = {  # the difference, what of, the paper's sign
     "SAM's members are better than DE's": ("SAM - DE", "members", 1),
     "SAM's ensembles gain less than DE's": ("SAM - DE", "gain", -1),
@@ -628,14 +642,15 @@ for claim, (step, what, sign) in CLAIMS.items():
 pd.Series(verdicts).unstack()[["test", "shift"]].loc[list(CLAIMS)]
 
 # %% [markdown]
-# The verdicts are computed from the table, not written by us. "Not shown" is not "shown not to be": with
-# three ensembles only a large difference shows. Lessons 07 and 09 have eight a method, at smaller size.
+# The verdicts are computed from the table, not written by us. "Not shown" is not "shown not to be":
+# with three ensembles only a large difference shows. Lessons 07 and 09 have eight a method, at
+# smaller size.
 #
 # ## Exercises
 #
-# **1. How many runs?** (easy, 5 minutes). A grid has three methods (SGD, SAM, SharpBalance), some values of
-# $\rho$, some of $k$, and some seeds: every combination. SGD looks neither at $\rho$ nor at $k$, SAM only at
-# $\rho$, SharpBalance at both. How many different runs are there?
+# **1. How many runs?** (easy, 5 minutes). A grid has three methods (SGD, SAM, SharpBalance), some
+# values of $\rho$, some of $k$, and some seeds: every combination. SGD looks neither at $\rho$ nor
+# at $k$, SAM only at $\rho$, SharpBalance at both. How many different runs are there?
 
 # %% tags=["exercise"]
 from sbtutor import check
@@ -651,10 +666,10 @@ def my_distinct_runs(rhos, shares, seeds):
 right = check.distinct_runs(my_distinct_runs)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>Count for each method by itself: what tells two of its runs
-# apart?</details>
-# <details><summary>Hint 2: an outline</summary>SGD's differ by the seed alone, SAM's by seed and rho,
-# SharpBalance's by all three. Add them up.</details>
+# <details><summary>Hint 1: a nudge</summary>Count for each method by itself: what tells two of its
+# runs apart?</details>
+# <details><summary>Hint 2: an outline</summary>SGD's differ by the seed alone, SAM's by seed and
+# rho, SharpBalance's by all three. Add them up.</details>
 # <details><summary>Hint 3: almost there</summary>SGD has <code>seeds</code> runs, SAM
 # <code>seeds * rhos</code>. For SharpBalance multiply by <code>shares</code>, too.</details>
 #
@@ -671,9 +686,10 @@ print(
 )
 
 # %% [markdown]
-# **2. Networks of their own** (easy, 4 minutes). An ensemble with the first seed $a$ and $M$ members has
-# networks with the seeds $a, a + 1, \dots, a + M - 1$. A network is decided by its seed. Return the first
-# seeds of $R$ ensembles, as a list, so that no two of them have a network in common.
+# **2. Networks of their own** (easy, 4 minutes). An ensemble with the first seed $a$ and $M$
+# members has networks with the seeds $a, a + 1, \dots, a + M - 1$. A network is decided by its
+# seed. Return the first seeds of $R$ ensembles, as a list, so that no two of them have a network in
+# common.
 
 
 # %% tags=["exercise"]
@@ -687,8 +703,8 @@ def my_fresh_seeds(ensembles, members):
 right = check.fresh_seeds(my_fresh_seeds)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>Write down the networks of the ensembles that begin with 0 and
-# with 1.</details>
+# <details><summary>Hint 1: a nudge</summary>Write down the networks of the ensembles that begin
+# with 0 and with 1.</details>
 # <details><summary>Hint 2: an outline</summary>How far apart do two first seeds have to be? Start
 # anywhere and take steps of that length.</details>
 # <details><summary>Hint 3: almost there</summary>Steps of <code>members</code>:
@@ -696,12 +712,14 @@ right = check.fresh_seeds(my_fresh_seeds)
 #
 # <!-- solution -->
 #
-# <details><summary>Why</summary>With <code>seed: [0, 1, 2]</code> in a grid and three members, two of
-# three networks of neighbours are the same. Such ensembles resemble each other, and their interval is
-# much too narrow. Look at the seeds of a table before you believe its intervals.</details>
+# <details><summary>Why</summary>With <code>seed: [0, 1, 2]</code> in a grid and three members, two
+# of three networks of neighbours are the same. Such ensembles resemble each other, and their
+# interval is much too narrow. Look at the seeds of a table before you believe its
+# intervals.</details>
 #
-# **3. What is left to do?** (medium, 6 minutes). `runs` has the name of each run, and the list of files in
-# its folder. Return the names of those that have to be started (or gone on with), as a list.
+# **3. What is left to do?** (medium, 6 minutes). `runs` has the name of each run, and the list of
+# files in its folder. Return the names of those that have to be started (or gone on with), as a
+# list.
 
 
 # %% tags=["exercise"]
@@ -715,18 +733,20 @@ def my_still_to_run(runs):
 right = check.still_to_run(my_still_to_run)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>Which single file says that a run is finished?</details>
+# <details><summary>Hint 1: a nudge</summary>Which single file says that a run is
+# finished?</details>
 # <details><summary>Hint 2: an outline</summary>Go through names and files. Neither a notebook nor
 # <code>metrics.json</code> proves anything: a killed run may have both.</details>
-# <details><summary>Hint 3: almost there</summary><code>runs.items()</code> gives pairs of name and files;
-# keep the names with <code>"row.json" not in files</code>. The whole name has to fit: a file
+# <details><summary>Hint 3: almost there</summary><code>runs.items()</code> gives pairs of name and
+# files; keep the names with <code>"row.json" not in files</code>. The whole name has to fit: a file
 # <code>.row.json.k3x9</code> is a half-written one.</details>
 #
 # <!-- solution -->
 #
-# **4. What does SharpBalance cost?** (medium, 12 minutes). Return the FLOP to train one ensemble: first $T$
-# epochs of SAM, then one gradient of each image for the scores, then $E - T$ epochs in which a share
-# $\sigma = 1 - (1 - k)^{M-1}$ of the images takes two gradients and the rest takes one.
+# **4. What does SharpBalance cost?** (medium, 12 minutes). Return the FLOP to train one ensemble:
+# first $T$ epochs of SAM, then one gradient of each image for the scores, then $E - T$ epochs in
+# which a share $\sigma = 1 - (1 - k)^{M-1}$ of the images takes two gradients and the rest takes
+# one.
 
 
 # %% tags=["exercise"]
@@ -742,10 +762,10 @@ def my_sharpbalance_flops(forward, samples, members, epochs, warmup, k):
 right = check.sharpbalance_flops(my_sharpbalance_flops)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>How many gradients does a member take of one image, on average, in
-# each of the three parts?</details>
-# <details><summary>Hint 2: an outline</summary>Two an epoch, then one, then 1 + share an epoch: that is G.
-# Put it into F = 3 f N M G.</details>
+# <details><summary>Hint 1: a nudge</summary>How many gradients does a member take of one image, on
+# average, in each of the three parts?</details>
+# <details><summary>Hint 2: an outline</summary>Two an epoch, then one, then 1 + share an epoch:
+# that is G. Put it into F = 3 f N M G.</details>
 # <details><summary>Hint 3: almost there</summary>G is <code>2 * warmup + 1 + (epochs - warmup) *
 # (1 + share)</code>, and the share is <code>1 - (1 - k) ** (members - 1)</code>.</details>
 #
@@ -759,8 +779,9 @@ ours = my_sharpbalance_flops(f, sizes.train, balanced.members, 200, 100, 0.5)
 print(ours, f * cost.gradient_passes(balanced, sizes.train))
 
 # %% [markdown]
-# **5. Two measurements are enough** (medium, 8 minutes). A program takes `one` seconds with one worker and
-# `two` seconds with two. By Amdahl's law, how many seconds does it take with any number of workers?
+# **5. Two measurements are enough** (medium, 8 minutes). A program takes `one` seconds with one
+# worker and `two` seconds with two. By Amdahl's law, how many seconds does it take with any number
+# of workers?
 
 
 # %% tags=["exercise"]
@@ -775,22 +796,24 @@ def my_time_with_workers(one, two, workers):
 right = check.time_with_workers(my_time_with_workers)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>The time with one worker has two parts: one that can be shared
-# and one that cannot. What does the second worker change?</details>
-# <details><summary>Hint 2: an outline</summary>The second worker takes away half of the shared part. So the
-# difference of both times gives you the shared part, and the rest is what stays.</details>
-# <details><summary>Hint 3: almost there</summary>The shared part is <code>2 * (one - two)</code>. Divide
-# it by <code>workers</code>, and add <code>one</code> less the shared part.</details>
+# <details><summary>Hint 1: a nudge</summary>The time with one worker has two parts: one that can be
+# shared and one that cannot. What does the second worker change?</details>
+# <details><summary>Hint 2: an outline</summary>The second worker takes away half of the shared
+# part. So the difference of both times gives you the shared part, and the rest is what
+# stays.</details>
+# <details><summary>Hint 3: almost there</summary>The shared part is <code>2 * (one - two)</code>.
+# Divide it by <code>workers</code>, and add <code>one</code> less the shared part.</details>
 #
 # <!-- solution -->
 #
-# <details><summary>Why</summary>Measure two sizes before you rent a hundred. Ten seconds with one worker and six
-# with two: a hundred workers take 2.08 seconds, and four already take 4. The law knows no cost of
-# talking to each other, so the truth is worse.</details>
+# <details><summary>Why</summary>Measure two sizes before you rent a hundred. Ten seconds with one
+# worker and six with two: a hundred workers take 2.08 seconds, and four already take 4. The law
+# knows no cost of talking to each other, so the truth is worse.</details>
 #
-# **6. An honest interval** (hard, 13 minutes). `ensembles` (R,) holds the accuracies of $R$ ensembles, `members`
-# (R, M) those of their members. Return half the width of the 95 % interval of the *gain*, the ensemble's accuracy
-# less the mean of its members': $t_{n-1}\, s / \sqrt n$. Think about what $n$ is.
+# **6. An honest interval** (hard, 13 minutes). `ensembles` (R,) holds the accuracies of $R$
+# ensembles, `members` (R, M) those of their members. Return half the width of the 95 % interval of
+# the *gain*, the ensemble's accuracy less the mean of its members': $t_{n-1}\, s / \sqrt n$. Think
+# about what $n$ is.
 
 # %% tags=["exercise"]
 from scipy import stats
@@ -808,17 +831,19 @@ def my_gain_half_width(ensembles, members):
 right = check.gain_half_width(my_gain_half_width)
 
 # %% [markdown]
-# <details><summary>Hint 1: a nudge</summary>How many gains are there? A member alone has none.</details>
-# <details><summary>Hint 2: an outline</summary>First the mean of each row of <code>members</code>, then R gains.
-# Their standard deviation, times t, divided by the root of their number.</details>
-# <details><summary>Hint 3: almost there</summary><code>gains.std()</code> divides by n - 1 already. The factor is
-# <code>stats.t.ppf(0.975, len(gains) - 1)</code>.</details>
+# <details><summary>Hint 1: a nudge</summary>How many gains are there? A member alone has
+# none.</details>
+# <details><summary>Hint 2: an outline</summary>First the mean of each row of <code>members</code>,
+# then R gains. Their standard deviation, times t, divided by the root of their number.</details>
+# <details><summary>Hint 3: almost there</summary><code>gains.std()</code> divides by n - 1 already.
+# The factor is <code>stats.t.ppf(0.975, len(gains) - 1)</code>.</details>
 #
 # <!-- solution -->
 #
-# <details><summary>Why</summary>With three ensembles of three members, nine "gains" of single members would give
-# 2.31 for t in place of 4.30, and the root of nine in place of three: an interval less than a third as wide, for
-# the same spread. It would exclude 0 all the time, and mean nothing.</details>
+# <details><summary>Why</summary>With three ensembles of three members, nine "gains" of single
+# members would give 2.31 for t in place of 4.30, and the root of nine in place of three: an
+# interval less than a third as wide, for the same spread. It would exclude 0 all the time, and mean
+# nothing.</details>
 #
 # ## What we saw
 #
@@ -826,7 +851,7 @@ right = check.gain_half_width(my_gain_half_width)
 # |---|---|---|
 # | runs named by their settings are neither lost nor done twice | - | the second call of our sweep started nothing; combinations that are one run were one run |
 # | a killed run goes on as if nothing had been | - | a row made again was the same; the tests of this package kill runs at every file that they write |
-# | a second thread speeds up one small run little (Amdahl) | Amdahl 1967 | see the measured step, and `benchmarks/jobs.py` |
+# | what cannot be shared limits the speedup | Amdahl 1967 | see the measured step above; `benchmarks/jobs.py` compares threads with processes |
 # | SharpBalance costs less than SAM | Lu et al. 2024 | computed: for few members yes; with many it is SAM's cost and one gradient more |
 # | Figure 7's order of gains and accuracies | Lu et al. 2024 | see the verdicts above, of three small ensembles a method |
 #
@@ -835,12 +860,15 @@ right = check.gain_half_width(my_gain_half_width)
 #
 # ## Common mistakes
 #
-# - **Testing a grid for the first time at full size.** Run the `-mini` twin, then `--dry-run`, then one run.
+# - **Testing a grid for the first time at full size.** Run the `-mini` twin, then `--dry-run`, then
+#   one run.
 # - **Taking a notebook, or a folder, for a finished run.** Only `row.json` says so.
 # - **Retrying errors.** What fails for a reason fails again. Retry what was *lost*.
 # - **Seeds 0, 1, 2 for ensembles of three.** They share networks.
 # - **Members, images or epochs counted as repeats.** $n$ is the number of ensembles.
 # - **Reading a table with holes.** Count the rows, and say which runs are missing, and why.
+# - **Two machines in one table, unseen.** Rounding differs, and training amplifies it. Each row names
+#   its device and versions; compare within one.
 # - **A data sheet's TFLOP/s for planning.** Measure a few minutes of your own run.
 #
 # ## References
