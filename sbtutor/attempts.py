@@ -20,7 +20,7 @@ class Outcome(NamedTuple):
 
 def note(folder: Path, **what: Any) -> None:
     """Add a line to the run's attempts."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     with (folder / ATTEMPTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": now, **what}) + "\n")
 

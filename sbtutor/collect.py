@@ -64,7 +64,7 @@ def write(out: Path, wanted: Sweep) -> Path:
     return path
 
 
-def publish(out: Path, wanted: Sweep, name: Path, command: str) -> None:
+def publish(out: Path, wanted: Sweep, name: Path) -> None:
     """Write NAME.csv and NAME.json, a result to commit: see `results.committed`.
 
     Raises:
@@ -75,7 +75,8 @@ def publish(out: Path, wanted: Sweep, name: Path, command: str) -> None:
         raise ValueError(f"no run of {out} is finished, so there is nothing to collect")
     last = frame.iloc[-1]
     same = ("threads", "sbtutor", "torch", "torchvision", "python")
-    about: dict[str, Any] = {"what": wanted.what, "command": command}
+    again = f"python -m sbtutor.batch {wanted.source} --out {out}"
+    about: dict[str, Any] = {"what": wanted.what, "command": again}
     about["runs"], about["of"] = len(frame), len(wanted.jobs)
     about["seconds"] = round(float(frame["seconds"].sum()), 1)
     about["device"] = ", ".join(sorted(set(frame["device"])))

@@ -47,6 +47,7 @@ class Sweep:
     axes: dict[str, list[Any]]  # the values that each setting takes in the grid
     combinations: int  # of the grid; some are the same run
     jobs: list[Job]  # each once, in the grid's order
+    source: str = ""  # the YAML file, as it was named
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; `from_dict` is the inverse."""
@@ -95,7 +96,7 @@ def read(path: Path | str) -> Sweep:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no YAML: {reason}") from None
     try:
-        return parse(content)
+        return dataclasses.replace(parse(content), source=str(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
