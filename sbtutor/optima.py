@@ -45,7 +45,8 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse values of a wrong type or out of range."""
         config.make_plain(self)
-        least = dict(images=20, validation=20, late=2, samples=2, bend_epochs=1)
+        # Six checkpoints: the low-rank Gaussians have five directions.
+        least = dict(images=20, validation=20, late=6, samples=2, bend_epochs=1)
         for name, lowest in least.items():
             value = getattr(self, name)
             config.check(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -159,3 +160,39 @@ def test_numbers_become_pythons_own(unchecked):
         int,
         float,
     ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """As a study has them."""
+
+    rates: Sequence[float] = ()
+    names: Sequence[str] = ()
+    limit: float | None = None
+    folder: str | None = None
+
+    def __post_init__(self):
+        config.make_plain(self)
+
+
+def test_lists_and_what_may_be_missing_become_plain_too():
+    made = Options(rates=[1, np.float32(0.5)], names=["a"], limit=2)
+    assert made == Options(rates=(1.0, 0.5), names=("a",), limit=2.0)
+    assert [type(value) for value in (*made.rates, made.limit)] == [float] * 3
+    assert (Options().limit, Options(folder="C").folder) == (None, "C")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rates": 0.1}, "rates must be a list of finite numbers, got 0.1"),
+        ({"rates": [0.1, "x"]}, r"rates must be a finite number, got 'x' \(str\)"),
+        ({"names": "abc"}, "names must be a list of texts, got 'abc'"),
+        ({"names": [1]}, "names must be a text, got 1"),
+        ({"limit": "2"}, "limit must be a finite number, got '2'"),
+        ({"folder": 2}, "folder must be a text, got 2"),
+    ],
+)
+def test_wrong_items_of_lists_and_optional_values_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**settings)
