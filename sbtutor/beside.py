@@ -1,10 +1,17 @@
-"""Tables for readers: what `papers.table` found, in words."""
+"""Tables for readers: what `papers.table` and `claims.table` found, in words."""
 
+import itertools
+import re
 from collections.abc import Sequence
+from html import escape
 
 import pandas as pd
 
 from sbtutor.papers import REDUCED, Settings
+
+# JupyterLab moves words to the right, where numbers belong.
+STYLE = "<style>.beside :is(td, th, caption) { text-align: left !important }</style>"
+ALIKE = ("sweep", "known from")  # told once where they are the same in all rows
 
 
 def shown(
@@ -20,17 +27,16 @@ def shown(
         across: what becomes columns, such as `quantity`; None: each row stays one.
 
     Returns:
-        `paper`, `ours, reduced` (where there is any), `ours` and `known from`; with
-        `across` one column for each of its values, as "NLL, paper", unless all in a
-        row are alike.
+        `paper`, `ours, reduced` (where there is any), `ours`, `sweep` and `known from`;
+        with `across` one column for each of its values, as "NLL, paper", unless all in
+        a row are alike.
     """
     rows, index = found.to_dict("records"), list(index)
     words = {
         "paper": [_number(row) for row in rows],
-        REDUCED: [
-            "" if row["reduced"] is None else str(row["reduced"]) for row in rows
-        ],
+        REDUCED: [str(row["reduced"] or "") for row in rows],
         "ours": [_ours(row) for row in rows],
+        "sweep": [_sweep(row) for row in rows],
         "known from": [row["source"] for row in rows],
     }
     if not any(words[REDUCED]):
@@ -40,15 +46,44 @@ def shown(
     order = found.set_index(index).index.unique()
     parts = []
     for who, column in words.items():
-        wide = found.assign(words=column).pivot(
-            index=index, columns=across, values="words"
-        )
+        wide = found.assign(words=column)
+        wide = wide.pivot(index=index, columns=across, values="words")
         wide = wide.loc[order, found[across].unique()]
         if wide.nunique(axis=1).max() <= 1:
             parts.append(wide.bfill(axis=1).iloc[:, 0].rename(who))
         else:
             parts.append(wide.add_suffix(f", {who}"))
     return pd.concat(parts, axis=1).fillna("")
+
+
+def html(frame: pd.DataFrame) -> str:
+    """A table of words: one row of headings, the first level of the index once."""
+    notes = []
+    for name in ALIKE:
+        if name in frame and frame[name].nunique() == 1:
+            notes += [f"{name}: {told}"] if (told := frame[name].iloc[0]) else []
+            frame = frame.drop(columns=name)
+    caption = f"<caption>{escape('; '.join(notes))}</caption>" if notes else ""
+    flat = frame.reset_index()
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in flat)
+    body = []
+    for first, part in itertools.groupby(flat.to_numpy().tolist(), lambda row: row[0]):
+        rows = list(part)
+        span = f' rowspan="{len(rows)}"' if len(rows) > 1 else ""
+        name = f'<th scope="row"{span}>{escape(str(first))}</th>'
+        for row in rows:
+            cells = "".join(f"<td>{_cell(cell)}</td>" for cell in row[1:])
+            body.append(f"<tr>{name}{cells}</tr>")
+            name = ""
+    return (
+        f'{STYLE}<table class="beside">{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def _cell(value: object) -> str:
+    """Without breaks between numbers and their units."""
+    return re.sub(r"(?<=\d) (?=[±%G])|(?<=±) |(?<=GPU) ", "&nbsp;", escape(str(value)))
 
 
 def _number(row: Settings) -> str:
@@ -64,17 +99,18 @@ def _ours(row: Settings) -> str:
         return f"{least}{row['ours'].mean:.{digits}g}"
     if row["ours"] is not None:
         return str(row["ours"])
-    if not row["sweep"]:
-        return "not run yet; no sweep has it"
+    return f"not run yet: {spoken(row['hours'])}"
+
+
+def _sweep(row: Settings) -> str:
     share = row["share"] if row["share"] > 0 else 0
-    times = {0: "", 1: "as "}.get(share, f"{share:.2g} of ")
-    return f"not run yet: {spoken(row['hours'])}, {times}{row['sweep']}"
+    return {0: "", 1: "as "}.get(share, f"{share:.2g} of ") + row["sweep"]
 
 
 def spoken(hours: float) -> str:
-    """GPU hours with two digits, as "about 1,200 GPU hours"."""
+    """GPU hours with two digits, as "1,200 GPU hours"."""
     if not hours > 0:
         return "cost unknown"
     rounded = float(f"{hours:.2g}")
     told = f"{rounded:,.0f}" if hours >= 10 else f"{rounded:g}"
-    return f"about {told} GPU hours"
+    return f"{told} GPU hours"

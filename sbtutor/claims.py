@@ -6,6 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+VERDICTS = ("shown", "in accord", "by construction", "not shown at this size")
+VERDICTS += ("contradicted", "too few seeds")
+
 
 def table(folder: Path | str, paper: str) -> pd.DataFrame:
     """A paper's checkable claims, one row a claim and data set.
@@ -28,14 +31,29 @@ def table(folder: Path | str, paper: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def shown(found: pd.DataFrame) -> pd.DataFrame:
+    """A `table` in words for readers: one row a claim and data set."""
+    rows = found.to_dict("records")
+    frame = pd.DataFrame(
+        {
+            "claim": [f"{r['claim']}. {r['says']} ({r['known from']})" for r in rows],
+            "on": found["data"],
+            "all questions": found["answers"],
+            "one of them": found["for example"],
+            "found": [f"{r['found']}, n = {r['n']}: {r['verdict']}" for r in rows],
+        }
+    )
+    return frame.set_index(["claim", "on"])
+
+
 def _claim(claim: dict, data: str, part: pd.DataFrame, one: Any) -> dict:
-    verdicts = Counter(part["verdict"]).most_common()
+    verdicts = Counter(part["verdict"])
     return {
         "claim": claim["claim"],
         "says": claim["says"],
         "known from": claim["source"],
         "data": data,
-        "answers": ", ".join(f"{count} {verdict}" for verdict, count in verdicts),
+        "answers": ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v]),
         "for example": f"{one.quantity} {one.expected}",
         "found": f"{one.estimate:.3g} [{one.low:.3g}, {one.high:.3g}]",
         "n": one.n,

@@ -65,10 +65,10 @@ def test_what_is_not_run_says_so_and_what_it_costs(place):
     told = beside.shown(found, ("data", "quantity"), None)
     assert "ours, reduced" not in told
     assert told.loc[("X", "accuracy"), "paper"] == "90 ± 0.5 %"
-    assert told.loc[("X", "accuracy"), "ours"].startswith("not run yet: about ")
-    assert told.loc[("X", "accuracy"), "ours"].endswith("GPU hours, small")
-    assert told.loc[("Y", "accuracy"), "ours"].endswith("GPU hours, 0.5 of small")
-    assert told.loc[("X", "NLL"), "ours"] == "not run yet; no sweep has it"
+    whole = beside.spoken(found["hours"][0])
+    assert told.loc[("X", "accuracy"), "ours"] == f"not run yet: {whole}"
+    assert told["sweep"].tolist() == [*["small"] * 4, "0.5 of small", "", "small"]
+    assert told.loc[("X", "NLL"), "ours"] == "not run yet: cost unknown"
 
 
 def test_ours_is_mean_and_interval_over_the_seeds_that_are_asked_for(place):
@@ -111,9 +111,24 @@ def test_columns_that_are_alike_in_each_row_become_one(place):
     assert list(told) == [
         *("accuracy, paper", "shifted, paper"),
         *("accuracy, ours", "shifted, ours"),
-        "known from",
+        *("sweep", "known from"),
     ]
     assert told.loc[("X", "SGD"), "accuracy, ours"] == "50 ± 0 (n = 3)"
+
+
+def test_a_table_tells_once_what_is_alike(place):
+    found = papers.table(place, place)
+    told = beside.html(beside.shown(found, ("data", "quantity"), None))
+    assert "<caption>known from: memory</caption>" in told
+    assert '<th scope="col">sweep</th>' in told
+    assert told.count("<tr>") == 1 + len(found)
+    assert '<th scope="row" rowspan="4">X</th><td>accuracy</td>' in told
+    assert '<th scope="row">Y</th>' in told
+    one = pd.DataFrame({"a": ["1 < 2"]}, index=pd.Index(["x & y"], name="b"))
+    assert '<th scope="row">x &amp; y</th><td>1 &lt; 2</td>' in beside.html(one)
+    assert "9&nbsp;±&nbsp;1&nbsp;%, x" in beside.html(
+        one.replace("1 < 2", "9 ± 1 %, x")
+    )
 
 
 def test_rows_are_chosen_by_settings_that_exist(place):
@@ -126,7 +141,7 @@ def test_rows_are_chosen_by_settings_that_exist(place):
 
 @pytest.mark.parametrize(
     ("hours", "said"),
-    [(1234.0, "about 1,200 GPU hours"), (0.123, "about 0.12 GPU hours")],
+    [(1234.0, "1,200 GPU hours"), (0.123, "0.12 GPU hours")],
 )
 def test_hours_are_said_with_two_digits(hours, said):
     assert beside.spoken(hours) == said
@@ -141,7 +156,7 @@ def test_each_number_says_where_it_stands_and_how_it_is_known():
     for name in ("paper", "place", "data", "model", "method", "quantity"):
         assert (NUMBERS[name] != "").all(), name
     assert NUMBERS["value"].notna().all()
-    names = ["paper", "place", "data", "model", "method", "quantity"]
+    names = ["paper", "place", "data", "model", "method", "quantity", "statistic"]
     assert not NUMBERS.duplicated(names).any()
 
 
@@ -169,8 +184,9 @@ def columns(tmp_path_factory):
         "hyper": {"kappa": 2, "batch": True},
         "star": {"schedule": "cosine", "pretrain_epochs": 1},
         "landscape": {
-            **{"members": 3, "epochs": 3, "snapshots": True, "norm": "none"},
-            **{"late": 3, "rank": 2},
+            **{"members": 3, "epochs": 6, "snapshots": True, "norm": "none"},
+            **{"images": 50, "validation": 50, "late": 6, "samples": 2},
+            "bend_epochs": 1,
         },
     }
     out = tmp_path_factory.mktemp("studies")
@@ -261,6 +277,8 @@ def test_claims_are_all_there_with_their_verdicts():
             counts = [int(word.split()[0]) for word in row.answers.split(", ")]
             assert sum(counts) == len(ours)
             assert row.verdict in row.answers
+            assert len(row.says) > 20
             assert row.command in set(ours["command"])
         pairs = asked[["claim", "data"]].drop_duplicates()
         assert len(told) == len(pairs)
+        assert len(claims.shown(told)) == len(told)

@@ -20,10 +20,8 @@ import pandas as pd
 from sbtutor import beside, claims, lab, papers, plots
 
 lab.set_up()
-pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
-pd.DataFrame(papers.SOURCES.items(), columns=["known from", "that is"]).set_index(
-    "known from"
-)
+sources = pd.DataFrame(papers.SOURCES.items(), columns=["known from", "that is"])
+lab.show(beside.html(sources.set_index("known from")))
 
 # %% [markdown]
 # ## How to read the tables
@@ -51,6 +49,11 @@ def of(paper: str, place: str = "") -> pd.DataFrame:
     return kept[kept["place"] == place] if place else kept
 
 
+def show(kept: pd.DataFrame, *how) -> None:
+    """Paper beside ours, as a table."""
+    lab.show(beside.html(beside.shown(kept, *how)))
+
+
 known = found["ours"].notna()
 reduced = found["reduced"].notna()
 print(f"{len(found)} numbers: {known.sum()} ours, {reduced.sum()} ours, reduced")
@@ -64,7 +67,7 @@ print(f"{len(found)} numbers: {known.sum()} ours, {reduced.sum()} ours, reduced"
 # severities that this package makes itself.
 
 # %%
-beside.shown(of("Lu 2024", "Figure 7"))
+show(of("Lu 2024", "Figure 7"))
 
 # %% [markdown]
 # What an ensemble gains over its mean member, in points: the paper's claim is in this order. Bars are
@@ -93,7 +96,7 @@ figure.update_yaxes(autorange="reversed")
 # 0.25. So only its order can be compared.
 
 # %%
-beside.shown(of("Lu 2024", "Figure 1c"), ("method", "quantity"), None)
+show(of("Lu 2024", "Figure 1c"), ("method", "quantity"), "statistic")
 
 # %% [markdown]
 # The linear model of lesson [08](08_theory.ipynb) needs no training. The authors drew their teacher at
@@ -103,18 +106,18 @@ beside.shown(of("Lu 2024", "Figure 1c"), ("method", "quantity"), None)
 # %%
 theory = found[found["data"] == "linear model"]
 figure_1b = theory["place"] == "Figure 1b"
-beside.shown(theory[figure_1b], ("method", "quantity"), None)
+show(theory[figure_1b], ("method", "quantity"), None)
 
 # %% [markdown]
 # The simulations that are stored in the authors' notebook:
 
 # %%
-beside.shown(theory[~figure_1b], ("method", "quantity"), None)
+show(theory[~figure_1b], ("method", "quantity"), None)
 
 # %% [markdown]
 # ### Its claims
 #
-# Each claim became several questions with a number and a sign. *Answers* counts their verdicts:
+# Each claim became several questions with a number and a sign. *All questions* counts their verdicts:
 # *shown* means that the whole 95 % interval over seeds is on the claimed side, *contradicted* that it
 # is on the other side, *not shown at this size* that it holds both. *In accord* is an equality or a
 # bound that the interval does not contradict, *by construction* what cannot be otherwise. One
@@ -125,15 +128,13 @@ beside.shown(theory[~figure_1b], ("method", "quantity"), None)
 # pixels, seconds to minutes of training. They test whether the claims hold *there*. They cannot say
 # that a paper is wrong.
 
+
 # %%
-COLUMNS = ["answers", "for example", "found", "n", "verdict"]
-
-
-def answers(paper: str) -> pd.DataFrame:
-    """A paper's claims with our answers; prints how they are repeated."""
+def answers(paper: str) -> None:
+    """A paper's claims with our answers, and how they are repeated."""
     table = claims.table("results", paper)
     print("again: " + "\n       ".join(table["command"].unique()))
-    return table.set_index(["claim", "says", "known from", "data"])[COLUMNS]
+    lab.show(beside.html(claims.shown(table)))
 
 
 answers("Lu 2024")
@@ -148,7 +149,7 @@ answers("Lu 2024")
 # two of them from memory. Others have repeated the experiment, with other preprocessing.
 
 # %%
-beside.shown(of("Fort 2019"), ("place", "model", "quantity"), None)
+show(of("Fort 2019"), ("place", "model", "quantity"), None)
 
 # %%
 answers("Fort 2019")
@@ -164,7 +165,7 @@ answers("Fort 2019")
 # CIFAR-100, times their share of its training images.
 
 # %%
-beside.shown(of("Sadrtdinov 2023"), ("data", "method", "quantity"), None)
+show(of("Sadrtdinov 2023"), ("data", "method", "quantity"), None)
 
 # %%
 answers("Sadrtdinov 2023")
@@ -178,7 +179,7 @@ answers("Sadrtdinov 2023")
 # standard errors.
 
 # %%
-beside.shown(of("Wenzel 2020", "Table 2"), ("method",))
+show(of("Wenzel 2020", "Table 2"), ("method",))
 
 # %% [markdown]
 # The authors' library repeats it (uncertainty-baselines, the read-me of its folder `cifar`). Its
@@ -186,7 +187,7 @@ beside.shown(of("Wenzel 2020", "Table 2"), ("method",))
 # not in this package: for these the cost is that of the sweep as it is.
 
 # %%
-beside.shown(of("Wenzel 2020", "leaderboard"))
+show(of("Wenzel 2020", "leaderboard"))
 
 # %% [markdown]
 # The rest: parameters, hours, other networks, and images of another kind (SVHN).
@@ -194,7 +195,7 @@ beside.shown(of("Wenzel 2020", "leaderboard"))
 # %%
 rest = of("Wenzel 2020")
 rest = rest[~rest["place"].isin(["Table 2", "leaderboard"])]
-beside.shown(rest, ("model", "data", "method", "quantity"), None)
+show(rest, ("model", "data", "method", "quantity"), None)
 
 # %%
 answers("Wenzel 2020")
@@ -223,7 +224,7 @@ print("\n".join(made.dropna().unique()))
 costs = papers.costs("sweeps", "results")
 large = costs[costs["of one"] == "GPU"]
 print(f"all large sweeps: {beside.spoken(large['hours'].sum())}")
-costs.set_index("sweep")
+lab.show(beside.html(costs.set_index("sweep")))
 
 # %% [markdown]
 # To fill a cell: run its sweep, collect its table under the sweep's name, and build this page again.
