@@ -181,7 +181,7 @@ def flops(experiment: Experiment, options: Options, sizes: cost.Sizes) -> float:
     """Of training, all predictions and measures of the whole ensemble; an estimate.
 
     A Hessian times a vector counts as nine passes forward, the search for its largest
-    eigenvalue as thirty of them.
+    eigenvalue as thirty of them. First epochs that runs share are counted in each.
     """
     few = min(evaluate.SHIFT_IMAGES, sizes.test)
     pairs = len(evaluate.KINDS) * len(evaluate.SEVERITIES)
