@@ -29,9 +29,9 @@ lab.show(beside.html(sources.set_index("known from")))
 # - **paper**: the paper's number, with the error that it gives (a standard deviation or a standard
 #   error over a few runs).
 # - **ours**: the same experiment at full size, as mean ± half of the 95 % interval over n seeds.
-#   As yet none of them has been run: the cell says *not run yet*, the hours of one GPU that it would
-#   take, and the sweep that would fill it. Some sweeps give several cells at once. Parameters and
-#   formulas need no training and are computed here.
+#   Where it was not run, the cell says so, with the hours of one GPU that it would take; the *sweep*
+#   would fill it. The runs of one cell often fill others, too, so hours of cells do not add up.
+#   Parameters and formulas need no training and are computed here.
 # - **ours, reduced**: the same methods with a small network on fewer and smaller images. *These are
 #   not comparable in level.* Compare signs and order within the column, and mind the intervals.
 #
@@ -62,7 +62,8 @@ print(f"{len(found)} numbers: {known.sum()} ours, {reduced.sum()} ours, reduced"
 # ## SharpBalance (Lu et al. 2024)
 #
 # Figure 7: three ensembles of three ResNet-18 a method, after 200 epochs. The number in the figure is
-# the ensemble's accuracy; the paper's error is a standard deviation over three ensembles. The
+# the ensemble's accuracy; the paper's error is a standard deviation over three ensembles.
+# SharpBalance is ours by the rule that the paper draws; the sweeps run the code's rule, too. The
 # C sets hold 15 corruptions at five severities; ours, reduced, are five corruptions at three
 # severities that this package makes itself.
 
@@ -176,7 +177,7 @@ answers("Sadrtdinov 2023")
 # ## Hyperparameter ensembles (Wenzel et al. 2020)
 #
 # Table 2: WRN-28-10 on CIFAR-100, four members, as quoted in a Japanese commentary; errors are
-# standard errors.
+# standard errors (± 0 is less than the last digit).
 
 # %%
 show(of("Wenzel 2020", "Table 2"), ("method",))
