@@ -55,6 +55,8 @@ LISTS = {Sequence[kind]: kind for kind in (int, float, str)}
 
 def _plain(name: str, value: Any, kind: Any) -> Any:
     """A setting as Python's own bool, int, float or str, so that it survives JSON."""
+    if type(value) is kind and kind is not float:
+        return value
     if kind in OPTIONAL:
         return None if value is None else _plain(name, value, OPTIONAL[kind])
     if kind in LISTS:
@@ -78,8 +80,10 @@ def make_plain(config: Any) -> None:
     of its field; types other than these, and lists of them or None, are left alone.
     """
     for setting in dataclasses.fields(config):
-        value = _plain(setting.name, getattr(config, setting.name), setting.type)
-        object.__setattr__(config, setting.name, value)
+        given = getattr(config, setting.name)
+        value = _plain(setting.name, given, setting.type)
+        if value is not given:
+            object.__setattr__(config, setting.name, value)
 
 
 @dataclass(frozen=True, kw_only=True)

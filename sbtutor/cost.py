@@ -101,14 +101,13 @@ def forward_flops(model: nn.Module, in_shape: tuple[int, int, int]) -> int:
 def model_flops(
     config: ModelConfig, in_shape: tuple[int, int, int], classes: int
 ) -> int:
-    """`forward_flops` of `models.build`'s network, which takes no memory.
+    """`forward_flops` of `models.build`'s network.
 
     Raises:
         ValueError: as `models.build`.
     """
-    with torch.device("meta"):
-        model = models.build(config, in_shape, classes, seed=0)
-    return forward_flops(model, in_shape)
+    # Not on the meta device: to draw weights there imports the compiler, a second.
+    return forward_flops(models.build(config, in_shape, classes, seed=0), in_shape)
 
 
 def sam_share(config: TrainConfig) -> float:

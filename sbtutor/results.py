@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 import sbtutor
 from sbtutor import files
@@ -259,6 +258,8 @@ def interval(values: Values) -> Interval:
     mean = float(x.mean())
     if len(x) == 1:
         return Interval(mean, np.nan, np.nan, 1)
+    from scipy import stats  # half a second, which a run of a sweep can do without
+
     half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half, len(x))
 
@@ -299,5 +300,7 @@ def paired(ours: Values, theirs: Values) -> Paired:
             "a paired test needs the same seeds on both sides, at least two of them; "
             f"got {len(a)} and {len(b)} values"
         )
+    from scipy import stats
+
     test = stats.ttest_rel(a, b)
     return Paired(interval(a - b), float(test.statistic), float(test.pvalue))
