@@ -70,7 +70,8 @@ class Case(NamedTuple):
 
 
 QUICK = Case(steps=40, matmul=4096)
-TINY = Case(ModelConfig(name="resnet8", width=4), 8, 8, 2, 4, 128)  # for tests on a CPU
+# For tests on a CPU.
+TINY = Case(ModelConfig(name="small_cnn", width=4), 8, 8, 2, 4, 128)
 
 
 def images_of(case: Case) -> data.Split:

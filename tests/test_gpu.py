@@ -167,7 +167,7 @@ def test_a_step_never_waits_for_the_gpu(method, monkeypatch):
     """On the device "meta" tensors have no values: to ask for one is an error."""
     nothing = contextlib.nullcontext()  # autocast does not know this device
     monkeypatch.setattr(torch, "autocast", lambda *given: nothing)
-    state, batches, config = start(method, META, "resnet8", crop=1, flip=True)
+    state, batches, config = start(method, META, crop=1, flip=True)
     masks = state.sam_masks
     if masks is None:
         masks = torch.full((3, 60), method == "sam")

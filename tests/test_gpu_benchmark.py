@@ -105,7 +105,7 @@ def test_only_channels_last_lays_weights_and_images_so(bench, monkeypatch, way):
     seen, real = [], bench.train_step
 
     def step(ensemble, batch, *rest):
-        seen.append((ensemble.members[0].stage1_block1.conv1.weight, batch.images[0]))
+        seen.append((ensemble.members[0].conv2.weight, batch.images[0]))
         return real(ensemble, batch, *rest)
 
     monkeypatch.setattr(bench, "train_step", step)
