@@ -82,14 +82,14 @@ def price(wanted: Sweep, names: Sequence[str], tflops: float | None) -> str:
     """What runs of a sweep cost, in one line: operations, hours, and at which rate."""
     flops = drive.flops(wanted)
     total = sum(flops[name] for name in names)
-    rate = cost.assumed_rate(wanted.jobs[0].experiment.train)
+    rate = cost.assumed_rate(wanted.jobs[0].experiment.train, wanted.preset)
     hours = cost.hours(total, tflops or rate.tflops)
     if tflops is not None:
         how = f"at {tflops:g} TFLOP/s, as given"
     else:
         how = (
-            f"if a {rate.device} sustains {rate.tflops:g} TFLOP/s, which is an "
-            "assumption: measure yours with benchmarks/gpu.py and give it as --tflops"
+            f"if a {rate.device} sustains {rate.tflops:g} TFLOP/s, an assumption; "
+            "small networks do less: measure with benchmarks/gpu.py, and give --tflops"
         )
     took = drive.spoken(3600 * hours) if hours < 10 else f"{hours:,.0f} h"
     unknown = sum(flops[name] == 0 for name in names)

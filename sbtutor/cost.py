@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from sbtutor import data, models
@@ -82,18 +81,17 @@ def _loaded(config: DataConfig) -> Sizes:
 
 
 def forward_flops(model: nn.Module, in_shape: tuple[int, int, int]) -> int:
-    """FLOP of one image's pass forward, counted on tensors without content.
+    """FLOP of one image's pass forward, counted while it is made.
 
     Args:
-        model: on any device; it stays as it is.
+        model: on any device; on "meta", tensors have no content and it takes no time.
+            It stays as it is.
         in_shape: (C, H, W) of the image.
     """
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    state = {name: torch.empty_like(t, device="meta") for name, t in state.items()}
-    image = torch.empty(1, *in_shape, device="meta")
+    image = torch.zeros(1, *in_shape, device=next(model.parameters()).device)
     counter = FlopCounterMode(display=False)
     with models.evaluating(model), torch.no_grad(), counter:
-        functional_call(model, state, (image,))
+        model(image)
     return counter.get_total_flops()
 
 
@@ -155,15 +153,14 @@ class Rate(NamedTuple):
     device: str  # "GPU" or "CPU core"
 
 
-def assumed_rate(config: TrainConfig) -> Rate:
+def assumed_rate(config: TrainConfig, preset: str = "class") -> Rate:
     """Which of the two assumed speeds is for these settings.
 
-    The GPU's if the device is one, or "auto" with `bf16`, as in settings that are made
-    for GPUs, or with a GPU in this machine.
+    The GPU's if the device is one, or "auto" at preset "paper", or with a GPU in this
+    machine.
     """
-    on_gpu = config.device not in ("auto", "cpu") or (
-        config.device == "auto" and (config.bf16 or torch.cuda.is_available())
-    )
+    made_for_it = preset == "paper" or torch.cuda.is_available()
+    on_gpu = config.device != "cpu" and (config.device != "auto" or made_for_it)
     return Rate(GPU_TFLOPS, "GPU") if on_gpu else Rate(CPU_TFLOPS, "CPU core")
 
 

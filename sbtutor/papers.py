@@ -200,21 +200,22 @@ def gains(folder: Path | str) -> pd.DataFrame:
 
 
 def costs(sweeps: Path | str, folder: Path | str) -> pd.DataFrame:
-    """One row a sweep: runs, operations, hours of one device, and when it was run."""
+    """One row a sweep: what it would take at the assumed speeds, and when it was run.
+
+    Columns: `sweep`, `runs`, `FLOP`, `hours`, `of one` (GPU; a CPU core for a small
+    twin), `run` (the date, and the hours that its runs took together).
+    """
     rows = []
     for path in sorted(Path(sweeps).glob("*.yaml"), key=lambda path: path.stem):
-        wanted = sweep.read(path)
-        flops = float(runs(path)["flops"].sum())
-        rate = cost.assumed_rate(wanted.jobs[0].experiment.train)
-        table = Path(folder) / f"{path.stem}.json"
-        rows.append(
-            {
-                "sweep": path.stem,
-                "runs": len(wanted.jobs),
-                "FLOP": f"{flops:.1e}",
-                "hours": float(f"{cost.hours(flops, rate.tflops):.2g}"),
-                "of one": rate.device,
-                "run": files.read_json(table)["date"] if table.exists() else "not yet",
-            }
-        )
+        made, story = runs(path), Path(folder) / f"{path.stem}.json"
+        flops, small = float(made["flops"].sum()), path.stem.endswith(MINI)
+        rate = cost.CPU_TFLOPS if small else cost.GPU_TFLOPS
+        about = files.read_json(story) if story.exists() else None
+        done = about and f"{about['date']}, {about['seconds'] / 3600:.2g} hours"
+        row = {"sweep": path.stem, "runs": len(made), "FLOP": f"{flops:.1e}"}
+        row |= {
+            "hours": cost.hours(flops, rate),
+            "of one": "CPU core" if small else "GPU",
+        }
+        rows.append(row | {"run": done or "not yet"})
     return pd.DataFrame(rows)

@@ -173,8 +173,8 @@ def test_which_rate_is_assumed(there, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     gpu, core = (cost.GPU_TFLOPS, "GPU"), (cost.CPU_TFLOPS, "CPU core")
     paper = preset("paper").train
-    assert cost.assumed_rate(paper) == gpu
-    assert cost.assumed_rate(dataclasses.replace(paper, device="cpu")) == core
+    assert cost.assumed_rate(paper, "paper") == gpu
+    assert cost.assumed_rate(dataclasses.replace(paper, device="cpu"), "paper") == core
     assert cost.assumed_rate(TrainConfig(device="cuda:1")) == gpu
     assert cost.assumed_rate(TrainConfig()) == (gpu if there else core)
 
