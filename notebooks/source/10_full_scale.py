@@ -3,7 +3,7 @@
 #
 # **Minutes:** read 25, do 49, compute 1
 #
-# This notebook is two things. Its first three cells are a **job**: one training, measured, with one
+# This notebook is two things. Its first code cells are a **job**: one training, measured, with one
 # row of numbers as its result. `python -m sbtutor.batch` executes them once for each run of an
 # experiment, and leaves the rest out. The rest is a lesson on what makes that work.
 #
