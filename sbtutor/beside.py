@@ -8,6 +8,7 @@ from html import escape
 import pandas as pd
 
 from sbtutor.papers import REDUCED, Settings
+from sbtutor.results import Interval
 
 # JupyterLab moves words to the right, where numbers belong.
 STYLE = "<style>.beside :is(td, th, caption) { text-align: left !important }</style>"
@@ -27,15 +28,15 @@ def shown(
         across: what becomes columns, such as `quantity`; None: each row stays one.
 
     Returns:
-        `paper`, `ours, reduced` (where there is any), `ours`, `sweep` and `known from`;
+        `paper`, `ours`, `ours, reduced` (where there is any), `sweep`, `known from`;
         with `across` one column for each of its values, as "NLL, paper", unless all in
         a row are alike.
     """
     rows, index = found.to_dict("records"), list(index)
     words = {
         "paper": [_number(row) for row in rows],
-        REDUCED: [str(row["reduced"] or "") for row in rows],
         "ours": [_ours(row) for row in rows],
+        REDUCED: [_interval(row["reduced"], row["unit"]) for row in rows],
         "sweep": [_sweep(row) for row in rows],
         "known from": [row["source"] for row in rows],
     }
@@ -98,8 +99,13 @@ def _ours(row: Settings) -> str:
         digits = 8 if row["ours"].mean > 1e4 else 4
         return f"{least}{row['ours'].mean:.{digits}g}"
     if row["ours"] is not None:
-        return str(row["ours"])
+        return _interval(row["ours"], row["unit"])
     return f"not run yet: {spoken(row['hours'])}"
+
+
+def _interval(found: Interval | None, unit: str) -> str:
+    told = "" if found is None else str(found)
+    return told.replace(" (", f" {unit} (") if unit else told
 
 
 def _sweep(row: Settings) -> str:
