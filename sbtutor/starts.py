@@ -57,4 +57,4 @@ def flops(in_shape: tuple[int, int, int], classes: int) -> int:
     """Of an image's pass forward, at the 224 x 224 pixels that it is scaled to."""
     with torch.device("meta"):
         body = torchvision.models.resnet50(num_classes=classes)
-    return cost.forward_flops(pretrained.for_images(body), in_shape)
+    return cost.forward_flops(pretrained.for_images(body).to("meta"), in_shape)
