@@ -6,11 +6,13 @@ all of it: no norm layers, no augmentation, no optimizer.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from sbtutor import data, models
 from sbtutor.config import DataConfig, ModelConfig, TrainConfig
@@ -80,6 +82,25 @@ def _loaded(config: DataConfig) -> Sizes:
     return Sizes(*counts, shape, len(splits.train.classes))
 
 
+class _Counter(TorchFunctionMode):
+    """Counts while it is entered. PyTorch's own counter imports the compiler first."""
+
+    flops = 0
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (
+            torch.conv2d,
+            F.linear,
+        ):  # each output is made with a row of weights
+            self.flops += 2 * result.numel() * args[1][0].numel()
+        elif func in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):
+            self.flops += 2 * result.numel() * args[0].shape[-1]
+        return result
+
+
 def forward_flops(model: nn.Module, in_shape: tuple[int, int, int]) -> int:
     """FLOP of one image's pass forward, counted while it is made.
 
@@ -89,10 +110,9 @@ def forward_flops(model: nn.Module, in_shape: tuple[int, int, int]) -> int:
         in_shape: (C, H, W) of the image.
     """
     image = torch.zeros(1, *in_shape, device=next(model.parameters()).device)
-    counter = FlopCounterMode(display=False)
-    with models.evaluating(model), torch.no_grad(), counter:
+    with models.evaluating(model), torch.no_grad(), _Counter() as counter:
         model(image)
-    return counter.get_total_flops()
+    return counter.flops
 
 
 @functools.cache

@@ -1,15 +1,26 @@
 """FLOPs against products worked out by hand, passes against counted gradients."""
 
 import dataclasses
+import operator
 import re
+from typing import get_args
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sbtutor import cost, data, gradient, models, sharpbalance
 from sbtutor.batches import Batches
-from sbtutor.config import DataConfig, Experiment, ModelConfig, TrainConfig, preset
+from sbtutor.config import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    ModelName,
+    TrainConfig,
+    preset,
+)
 from sbtutor.epochs import train_epoch
 from sbtutor.state import fresh
 
@@ -28,6 +39,32 @@ def test_resnet18_is_its_published_number_of_multiply_adds():
     """0.56 G for the CIFAR variant: 0.5559, of which the head has 5120."""
     flops = cost.model_flops(ModelConfig(name="resnet18"), (3, 32, 32), 10)
     assert flops / 2 == pytest.approx(0.5559e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [*get_args(ModelName), "resnet50", "swin_t"])
+def test_the_count_is_that_of_pytorchs_slower_counter(name):
+    """Swin's attention, too, with its products of activations."""
+    if name in get_args(ModelName):
+        model = models.build(ModelConfig(name=name, width=4), (3, 16, 16), 10, 0)
+    else:
+        model = torchvision.models.get_model(name)
+    side = 16 if name in get_args(ModelName) else 64
+    with FlopCounterMode(display=False) as theirs, torch.no_grad():
+        model.eval()(torch.zeros(1, 3, side, side))
+    assert cost.forward_flops(model, (3, side, side)) == theirs.get_total_flops() > 0
+
+
+def test_a_product_of_matrices_is_two_flop_an_entry_and_row():
+    class Product(nn.Module):
+        def __init__(self, product):
+            super().__init__()
+            self.weight, self.product = nn.Parameter(torch.zeros(5, 7)), product
+
+        def forward(self, images):
+            return self.product(images, self.weight)
+
+    for product in (torch.matmul, torch.Tensor.matmul, operator.matmul):
+        assert cost.forward_flops(Product(product), (3, 4, 5)) == 2 * (3 * 4 * 5) * 7
 
 
 def test_a_built_network_and_one_without_memory_count_the_same():
