@@ -6,6 +6,7 @@ import itertools
 import signal
 import socket
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from sbtutor import (
     pretrained,
     starts,
     study_star,
+    sweep,
     target,
     transfer,
 )
@@ -50,6 +52,7 @@ TOY = Experiment(
 NAMES = ("8", "3", "5", "9")
 SOME = dict(target="8, 3,5,9", target_images=60, pretrain_epochs=1)
 CYCLES = dict(lr_factor=2.0, epoch_factor=0.5)
+SWEEPS = Path(__file__).parents[1] / "notebooks" / "sweeps"
 DOWNLOAD = "torchvision.models._api.load_state_dict_from_url"
 
 
@@ -269,6 +272,23 @@ def test_a_missing_download_is_told_at_once(colours, monkeypatch):
 def test_grey_images_are_refused_for_networks_of_imagenet():
     with pytest.raises(ValueError, match="sees 3 channels, digits has 1"):
         study_star.ready(TOY, Options(checkpoint="resnet50"))
+
+
+def test_the_sweep_fine_tunes_as_the_paper_does():
+    """But for bfloat16, and ensembles of two where there are two checkpoints."""
+    found = sweep.read(SWEEPS / "star-cifar100.yaml").jobs
+    paper, _ = pretrained.PAPER["supervised_resnet50"]
+    obeyed = [name for name in cycles.OBEYED if name not in ("seed", "bf16")]
+    for job in found:
+        for name in set(obeyed) - {"milestones"}:  # a cosine has none
+            assert getattr(job.experiment.train, name) == getattr(paper, name), name
+    cells = {
+        (job.options.kind, job.options.lr_factor, job.options.epoch_factor)
+        for job in found
+    }
+    grid = itertools.product(transfer.LR_FACTORS, transfer.EPOCH_FACTORS)
+    dues = {("local", 1.0, 1.0), ("global", 1.0, 1.0)}
+    assert cells == dues | {(k, *cell) for cell in grid for k in ("sse", "star")}
 
 
 # What is refused.
