@@ -5,21 +5,20 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from sbtutor import perform, workers
+from sbtutor import local, perform, workers
 from sbtutor.attempts import Outcome
 
 PAUSE = 0.1  # seconds to wait for a run to end
 LOOK = 1.0  # seconds between two looks at the nodes
 PATIENCE = 5.0  # seconds in which the cluster's head must answer
 OBJECTS = 10**8  # bytes of the object store of `local`: results are a few words
-# Read when ray is imported. Raylets that die print a page of their log, and an address
-# at which something else listens is tried for two minutes.
+# Read when ray is imported. Else nodes that die print a page of their log, and an
+# address at which something else listens is tried for two minutes.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": r".|\n"}
 BRIEF = {
     "RAY_NUM_REDIS_GET_RETRIES": "2",
@@ -45,9 +44,10 @@ class RayPool:
             gpus: GPUs of each run; 0.5: two runs share one.
 
         Raises:
-            ValueError: ray is not installed; no cluster answers; no node is large
-                enough for a run.
+            ValueError: numbers out of range; ray is not installed; no cluster answers;
+                no node is large enough for a run.
         """
+        local.check(None, threads, gpus)
         self.address, self.threads, self.gpus = address, threads, gpus
         self.ray = _import(address)
         self.head = _connect(self.ray, address, threads)
@@ -152,23 +152,15 @@ def _fits(node: dict[str, float], threads: int, gpus: float) -> int:
 
 
 def _check_size(
-    nodes: Iterable[dict[str, float]], threads: int, gpus: float, address: str
+    nodes: list[dict[str, float]], threads: int, gpus: float, address: str
 ) -> None:
-    nodes = list(nodes)
     if any(_fits(node, threads, gpus) for node in nodes):
         return
-    where = f"the Ray cluster at {address}"
-    for what, key, wanted in (("GPUs", "GPU", gpus), ("CPUs", "CPU", threads)):
-        most = max((node.get(key, 0) for node in nodes), default=0)
-        if most < wanted:
-            option = "--gpus" if key == "GPU" else "--threads"
-            raise ValueError(
-                f"each run asks for {wanted:g} {what}, but no node of {where} has more "
-                f"than {most:g}; write a smaller {option}, or add a node (ray start)"
-            )
+    cpus, there = (max([0, *(n.get(key, 0) for n in nodes)]) for key in ("CPU", "GPU"))
     raise ValueError(
-        f"each run asks for {threads} CPUs and {gpus:g} GPUs, but no node of {where} "
-        "has both; write smaller --threads or --gpus, or add a node (ray start)"
+        f"each run asks for {threads} CPUs and {gpus:g} GPUs, but no node of the Ray "
+        f"cluster at {address} has both (they have up to {cpus:g} CPUs and "
+        f"{there:g} GPUs); write smaller --threads or --gpus, or add a node"
     )
 
 
@@ -199,11 +191,8 @@ def _connect(ray: ModuleType, address: str, threads: int) -> tuple[str, int]:
         how |= {"include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            logging_level="ERROR",
-            runtime_env={"env_vars": _environment(threads)},
-            **how,
-        )
+        env = {"env_vars": _environment(threads)}
+        ray.init(runtime_env=env, logging_level="ERROR", **how)
     except Exception as error:  # from dead ends to other versions: many kinds
         raise ValueError(
             f"cannot use the Ray cluster --ray {address}: {_line(error)}"
@@ -224,13 +213,13 @@ def _environment(threads: int) -> dict[str, str]:
 
 def _head(address: str) -> tuple[str, int] | None:
     """Where a cluster should answer; None if only Ray can find out."""
-    if address == "auto":  # as Ray looks for it
-        noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
-        found = os.environ.get("RAY_ADDRESS") or (
-            noted.read_text().strip() if noted.exists() else ""
-        )
-        return _split(found) if found not in ("", "auto", "local") else None
-    return _split(address)
+    if address != "auto":
+        return _split(address)
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    found = os.environ.get("RAY_ADDRESS", "")  # as Ray looks for it
+    if not found and noted.exists():
+        found = noted.read_text().strip()
+    return _split(found) if found else None
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -50,7 +50,7 @@ class LocalPool:
         Raises:
             ValueError: numbers out of range; more GPUs than there are.
         """
-        _check(jobs, threads, gpus)
+        check(jobs, threads, gpus)
         there = torch.cuda.device_count()
         gpus = float(there > 0) if gpus is None else gpus
         if gpus > there:
@@ -106,7 +106,12 @@ class LocalPool:
         self.theirs.close()
 
 
-def _check(jobs: int | None, threads: int, gpus: float | None) -> None:
+def check(jobs: int | None, threads: int, gpus: float | None) -> None:
+    """Refuse numbers of runs, threads or GPUs that cannot be.
+
+    Raises:
+        ValueError: they are out of range.
+    """
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
