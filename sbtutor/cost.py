@@ -91,10 +91,7 @@ class _Counter(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in (
-            torch.conv2d,
-            F.linear,
-        ):  # each output is made with a row of weights
+        if func in (torch.conv2d, F.linear):  # a row of weights makes each output
             self.flops += 2 * result.numel() * args[1][0].numel()
         elif func in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):
             self.flops += 2 * result.numel() * args[0].shape[-1]
@@ -105,8 +102,7 @@ def forward_flops(model: nn.Module, in_shape: tuple[int, int, int]) -> int:
     """FLOP of one image's pass forward, counted while it is made.
 
     Args:
-        model: on any device; on "meta", tensors have no content and it takes no time.
-            It stays as it is.
+        model: on any device; on "meta" its tensors need no memory. It stays as it is.
         in_shape: (C, H, W) of the image.
     """
     image = torch.zeros(1, *in_shape, device=next(model.parameters()).device)
