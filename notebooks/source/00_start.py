@@ -417,6 +417,8 @@ right = check.one_more_run(my_choice)
 # | 09 | [Can we keep both? SharpBalance and its controls](09_sharpbalance.ipynb) | ready |
 # | 10 | [From this laptop to the papers' experiments: how do we trust the table?](10_full_scale.ipynb) | ready |
 #
+# And a page beside them: [what the four papers report, and ours](paper_vs_ours.ipynb).
+#
 # ## References
 #
 # - Lu, Liu, Zhou, et al. (2024). *Sharpness-diversity tradeoff: improving flat ensembles

@@ -887,7 +887,8 @@ right = check.gain_half_width(my_gain_half_width)
 # | SharpBalance beats SAM | Lu et al. 2024 | not shown in small, neither clean nor shifted |
 #
 # Figure 7 at the paper's size was not run here: there was no GPU at hand. The sweep is
-# `notebooks/sweeps/fig7-cifar10.yaml`.
+# `notebooks/sweeps/fig7-cifar10.yaml`. All numbers of the four papers, with ours beside them or
+# with what they would cost, are on [a page of their own](paper_vs_ours.ipynb).
 #
 # ## Common mistakes
 #
