@@ -19,10 +19,12 @@ class Outcome(NamedTuple):
 
 
 def note(folder: Path, **what: Any) -> None:
-    """Add a line to the run's attempts."""
+    """Add a line to the run's attempts, even after half a line from a full disk."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    with (folder / ATTEMPTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": now, **what}) + "\n")
+    path = folder / ATTEMPTS
+    cut = path.exists() and not path.read_text(encoding="utf-8").endswith("\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * cut + json.dumps({"time": now, **what}) + "\n")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sbtutor import attempts, collect, cost, drive, files, sweep
+from sbtutor import attempts, collect, cost, drive, sweep
 from sbtutor.sweep import Sweep
 
 LESSON = Path("notebooks") / "10_full_scale.ipynb"
@@ -167,9 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _leave)
     try:
         return _obey(args)
-    except (ValueError, files.LockedError, ConnectionError) as error:
+    except (ValueError, OSError) as error:  # asked wrongly, or a full disk, a lost net
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

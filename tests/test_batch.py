@@ -1,5 +1,6 @@
 """Sweeps from the command line: finished once, whatever dies in between."""
 
+import errno
 import json
 import os
 import signal
@@ -165,7 +166,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bad_input_is_one_line_and_nothing_starts(tmp_path, capsys, case):
+def test_bad_input_is_one_line_and_nothing_starts(tmp_path, capsys, unchecked, case):
     content, match = WRONG[case]
     path, out = tmp_path / "s.yaml", tmp_path / "out"
     if isinstance(content, dict):
@@ -224,6 +225,18 @@ def test_a_missing_notebook_and_a_missing_sweep_are_told(tmp_path, capsys):
     files.write_json(out / "sweep.json", {"preset": "smoke", "study": "ensemble"})
     assert batch.main(["status", str(out)]) == 2
     assert "is of another version" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "disk full: free some space")
+
+    monkeypatch.setattr("sbtutor.drive.work", full)
+    path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, GRID)
+    out, lesson = tmp_path / "out", sweeps.lesson(tmp_path / "l.ipynb")
+    argv = [str(path), "--out", str(out), "--lesson", str(lesson)]
+    assert batch.main(argv) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] disk full: free some space\n"
 
 
 def test_a_dry_run_counts_and_prices(tmp_path, capsys):

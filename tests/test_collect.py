@@ -72,6 +72,14 @@ def test_the_table_has_finished_runs_in_the_grids_order(out):
     assert again["test_accuracy"].tolist() == frame["test_accuracy"].tolist()
 
 
+def test_half_a_line_spoils_no_other(tmp_path):
+    (tmp_path / "attempts.jsonl").write_text('{"event": "lost"}\n{"event": "st')
+    attempts.note(tmp_path, event="started")
+    attempts.note(tmp_path, event="finished")
+    told = [line["event"] for line in attempts.read(tmp_path)]
+    assert told == ["lost", "started", "finished"]
+
+
 def test_without_pyarrow_there_is_a_csv(out, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     collect.write(out, collect.load(out))
