@@ -141,7 +141,7 @@ show(theory[~figure_1b], ("method", "quantity"), None)
 # question stands there in full, chosen for what it says, not for its verdict. No interval is
 # adjusted for the number of questions.
 #
-# All of these are small experiments: networks of some thousand weights, images of 14x14 or 16x16
+# All of these are small experiments: narrow networks, images of 14x14 or 16x16
 # pixels, seconds to minutes of training. They test whether the claims hold *there*. They cannot say
 # that a paper is wrong.
 
