@@ -753,7 +753,7 @@ right = check.fresh_seeds(my_fresh_seeds)
 
 # %% tags=["exercise"]
 def my_still_to_run(runs):
-    """As {"sgd-seed0": ["config.json", ...], ...} to a list of names."""
+    """From each run's name and the list of its files to a list of names."""
     # solution
     return [name for name, files in runs.items() if "row.json" not in files]
     # end
