@@ -524,7 +524,7 @@ print(figure.layout.title.text)
 # ## Reading the table
 #
 # `collect` makes one table of all rows. Here is one: Figure 7 in small, 10,000 CIFAR-10 images of
-# 16x16 pixels, a network of four convolutions, 15 epochs. The three ensembles of a method have
+# 16x16 pixels, a network of three convolutions, 15 epochs. The three ensembles of a method have
 # other first weights and another order of the data; the images are the same.
 #
 # First of all, count the rows. A run that failed is not in the table, and runs do not fail at
