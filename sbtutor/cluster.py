@@ -165,8 +165,7 @@ def _check_size(
 
 
 def _import(address: str) -> ModuleType:
-    brief = {} if address == "local" else BRIEF
-    for name, value in (QUIET | brief).items():
+    for name, value in (QUIET if address == "local" else QUIET | BRIEF).items():
         os.environ.setdefault(name, value)
     try:
         import ray
