@@ -3,8 +3,6 @@
 import itertools
 from collections.abc import Callable
 
-from torch import Tensor
-
 from sbtutor.feedback import NOTHING, exercise
 
 ROW = "row.json"
@@ -13,15 +11,21 @@ ROW = "row.json"
 @exercise("10")
 def fresh_seeds(answer: Callable[[int, int], object]) -> str | None:
     """Numbers of ensembles and of members to first seeds that share no network."""
-    for ensembles, members in ((3, 3), (2, 5), (4, 2)):
-        seeds = answer(ensembles, members)
-        seeds = seeds.tolist() if isinstance(seeds, Tensor) else seeds
+    for ensembles, members in ((3, 3), (2, 5), (4, 2), (3, 150)):  # no step fits all
+        seeds = _plain(answer(ensembles, members))
+        if isinstance(seeds, list | tuple):
+            seeds = [_plain(seed) for seed in seeds]
         if seeds is None or seeds is Ellipsis:
             return NOTHING
         told = _as_seeds(seeds, ensembles) or _shared(list(seeds), members)
         if told:
             return f"for {ensembles} ensembles of {members} members {told}"
     return None
+
+
+def _plain(value: object) -> object:
+    """A tensor or array as Python's numbers; all else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _as_seeds(seeds: object, ensembles: int) -> str | None:
@@ -41,28 +45,31 @@ def _as_seeds(seeds: object, ensembles: int) -> str | None:
 def _shared(seeds: list, members: int) -> str | None:
     """Which network two ensembles have in common."""
     for (i, a), (j, b) in itertools.combinations(enumerate(seeds), 2):
-        both = set(range(a, a + members)) & set(range(b, b + members))
-        if both:
+        if abs(a - b) < members:
             return (
                 f"you give {seeds}: ensembles {i} and {j} both have the network with "
-                f"seed {min(both)}."
+                f"seed {max(a, b)}."
             )
     return None
 
 
 CASES = {  # of exercise 3: the files of some runs
-    "sgd-seed0": ["config.json", "history.csv", "checkpoint.pt", "notebook.ipynb", ROW],
+    "sgd-seed0": [ROW, "config.json", "history.csv", "notebook.ipynb", "run.log"],
     "sgd-seed3": ["config.json", "history.csv", "checkpoint.pt", "notebook.ipynb"],
     "sam-seed0": [],
     "sam-seed3": ["config.json", "checkpoint.pt", "metrics.json"],
     "sam-seed6": ["config.json", "metrics.json", ".row.json.k3x9"],
     "sam-seed9": ["notebook.ipynb", "metrics.json", ROW],
+    "sam-seed12": ["config.json", "arrow.json"],
+    "sam-seed15": ["config.json", "row.json.bak"],
 }
 WHY = {
     "sgd-seed3": "papermill writes a notebook for a kernel that died, too",
     "sam-seed0": "its folder is empty, so it has not begun",
     "sam-seed3": "it was killed after training, before its row was written",
     "sam-seed6": f".row.json.k3x9 is a file half-written, not yet moved to {ROW}",
+    "sam-seed12": f"arrow.json only ends like {ROW}; the whole name has to fit",
+    "sam-seed15": f"row.json.bak only begins like {ROW}; the whole name has to fit",
 }
 
 

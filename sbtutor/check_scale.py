@@ -76,8 +76,8 @@ _NOT_FLOPS: dict[str, Callable[[float, int, int, int, int, float], float]] = {
     "after the split samples without SAM cost a gradient, too.": (
         lambda f, n, m, e, t, k: 3 * f * n * m * (_gradients(m, e, t, k) - (e - t))
     ),
-    "after the split s of the samples take two gradients and 1 - s take one: that is "
-    "1 + s, not 2 s.": lambda f, n, m, e, t, k: (
+    "after the split a share sigma of the samples takes two gradients, the rest one: "
+    "that is 1 + sigma, not 2 sigma.": lambda f, n, m, e, t, k: (
         3 * f * n * m * (2 * t + 1 + (e - t) * 2 * (1 - (1 - k) ** (m - 1)))
     ),
     "this is one member; M are trained.": (
@@ -146,6 +146,11 @@ def _gain(ensembles: Tensor, members: Tensor) -> Tensor:
     return ensembles - members.mean(1)
 
 
+def _unpaired(ensembles: Tensor, members: Tensor) -> float:
+    """Half the interval of the difference, as if both sides were independent."""
+    return math.hypot(_half(ensembles), _half(members.mean(1)))
+
+
 _NOT_HALF: dict[str, Callable[[Tensor, Tensor], float]] = {
     "you took each member as a repeat. The members of one ensemble share its accuracy, "
     "so there is one gain an ensemble: n is R, not R M.": (
@@ -159,6 +164,7 @@ _NOT_HALF: dict[str, Callable[[Tensor, Tensor], float]] = {
     "this is the interval of the members' mean accuracy; the gain is asked for.": (
         lambda e, m: _half(m.mean(1))
     ),
+    "the gain is a difference in each ensemble; take it before the spread.": _unpaired,
     "with so few values the factor is Student's t, not 1.96.": (
         lambda e, m: 1.96 * _half(_gain(e, m)) / stats.t.ppf(0.975, len(e) - 1)
     ),
@@ -202,12 +208,14 @@ def gain_half_width(answer: Callable[[Tensor, Tensor], object]) -> str | None:
     draw = torch.Generator().manual_seed(0)
     cases = []
     for ensembles, members in ((3, 4), (5, 3)):
-        own = 80 + torch.randn(ensembles, members, generator=draw).double()
-        luck = torch.randn(ensembles, generator=draw).double() / 2
+        level = 80 + 1.5 * torch.randn(ensembles, 1, generator=draw).double()
+        own = level + torch.randn(ensembles, members, generator=draw).double()
+        luck = torch.randn(ensembles, generator=draw).double() / 3
         whole = own.mean(1) + 2 + luck
         cases.append((whole.round(decimals=1), own.round(decimals=1)))
 
     def right(ensembles: Tensor, members: Tensor) -> float:
         return _half(_gain(ensembles, members))
 
-    return of_numbers(answer, cases, "half the interval", right, _NOT_HALF)
+    rounded = 3e-3  # the lesson's table has t as 4.30
+    return of_numbers(answer, cases, "half the interval", right, _NOT_HALF, rounded)

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import get_origin
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,7 +107,7 @@ def as_number(value: object, what: str, empty: str = NOTHING) -> float | str:
     """
     if value is None or value is Ellipsis:
         return empty
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return f"one number is asked for, {what}; this is a {type(value).__name__}."
@@ -134,6 +135,7 @@ def of_numbers(
     what: str,
     right: Callable[..., float | Tensor],
     wrong: dict[str, Callable[..., float | Tensor]],
+    rel: float = 1e-4,
 ) -> str | None:
     """What is wrong with a function that returns a number; None if it is right.
 
@@ -143,6 +145,7 @@ def of_numbers(
         what: what the number is, such as "the barrier".
         right: what the function should be.
         wrong: for what is to be said, the function that it is said of.
+        rel: how far a right number may be off, for its size.
     """
     mine = [as_number(answer(*_copies(case)), what) for case in cases]
     for found in mine:
@@ -152,7 +155,7 @@ def of_numbers(
     def differs(rule: Callable[..., float | Tensor]) -> int | None:
         """The first case in which the rule says something else."""
         for i, (found, case) in enumerate(zip(mine, cases)):
-            if not math.isclose(found, float(rule(*case)), rel_tol=1e-4, abs_tol=1e-6):
+            if not math.isclose(found, float(rule(*case)), rel_tol=rel, abs_tol=1e-6):
                 return i
         return None
 

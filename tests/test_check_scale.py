@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -37,6 +38,10 @@ def half(values, q=0.975, n=None):
     return stats.t.ppf(q, n - 1) * values.std() / n**0.5
 
 
+def by_table(values, t):
+    return t[len(values)] * values.std() / len(values) ** 0.5
+
+
 def gain(e, m):
     return e - m.mean(1)
 
@@ -45,13 +50,20 @@ SOLUTIONS = [
     (check.distinct_runs, distinct),
     (check.fresh_seeds, apart),
     (check.fresh_seeds, lambda r, m: range(5, 5 + r * m, m)),
-    (check.fresh_seeds, lambda r, m: torch.arange(r) * 100),
+    (check.fresh_seeds, lambda r, m: torch.arange(r) * m),
+    (check.fresh_seeds, lambda r, m: np.arange(r) * m),
+    (check.fresh_seeds, lambda r, m: list(np.arange(r) * m)),
+    (check.fresh_seeds, lambda r, m: list(torch.arange(r) * m)),
+    (check.fresh_seeds, lambda r, m: [i * i * m for i in range(r)]),
     (check.still_to_run, left),
     (check.still_to_run, lambda runs: set(left(runs))),
     (check.sharpbalance_flops, flops),
     (check.time_with_workers, amdahl),
     (check.gain_half_width, lambda e, m: half(gain(e, m))),
     (check.gain_half_width, lambda e, m: float(half(gain(e, m)))),
+    (check.gain_half_width, lambda e, m: np.array(float(half(gain(e, m))))),
+    (check.gain_half_width, lambda e, m: by_table(gain(e, m), {3: 4.3, 5: 2.78})),
+    (check.gain_half_width, lambda e, m: by_table(gain(e, m), {3: 4.303, 5: 2.776})),
 ]
 EXERCISES = [
     check.distinct_runs,
@@ -74,6 +86,10 @@ MISTAKES = [
     (check.fresh_seeds, lambda r, m: list(range(r)), "both have the network with seed"),
     (check.fresh_seeds, lambda r, m: [0] * r, "ensembles 0 and 1 both"),
     (check.fresh_seeds, lambda r, m: [(m - 1) * i for i in range(r)], "seed 2"),
+    (check.fresh_seeds, lambda r, m: [5 * i for i in range(r)], "seed 5"),
+    (check.fresh_seeds, lambda r, m: torch.arange(r) * 100, "of 150 members you"),
+    (check.fresh_seeds, lambda r, m: [np.float64(m * i) for i in range(r)], "whole n"),
+    (check.fresh_seeds, lambda r, m: [i == 1 for i in range(r)], "whole numbers"),
     (check.fresh_seeds, lambda r, m: list(range(r * m)), "one an ensemble"),
     (check.fresh_seeds, lambda r, m: [0.0, 3.0, 6.0][:r], "whole numbers"),
     (check.fresh_seeds, lambda r, m: m, "this is a int"),
@@ -104,6 +120,30 @@ MISTAKES = [
         check.still_to_run,
         lambda runs: [n for n in left(runs) if "row.json" not in "".join(runs[n])],
         "half-written",
+    ),
+    (
+        check.still_to_run,
+        lambda runs: [n for n, f in runs.items() if f[-1:] != ["row.json"]],
+        "sgd-seed0 has its row.json",
+    ),
+    (
+        check.still_to_run,
+        lambda runs: [n for n, f in runs.items() if sorted(f)[-1:] != ["row.json"]],
+        "sgd-seed0 has its row.json",
+    ),
+    (
+        check.still_to_run,
+        lambda runs: [
+            n for n, f in runs.items() if not any(x.endswith("row.json") for x in f)
+        ],
+        "only ends like",
+    ),
+    (
+        check.still_to_run,
+        lambda runs: [
+            n for n, f in runs.items() if not any(x.startswith("row") for x in f)
+        ],
+        "only begins like",
     ),
     (check.still_to_run, lambda runs: left(runs) * 2, "twice"),
     (check.still_to_run, lambda runs: [*left(runs), "x"], "there is no run 'x'"),
@@ -140,7 +180,7 @@ MISTAKES = [
         lambda f, n, m, e, t, k: (
             3 * f * n * m * (2 * t + 1 + (e - t) * 2 * (1 - (1 - k) ** (m - 1)))
         ),
-        "not 2 s",
+        "not 2 sigma",
     ),
     (check.sharpbalance_flops, lambda *a: flops(*a) / a[2], "this is one member"),
     (check.sharpbalance_flops, lambda *a: 1.0, "for forward = 7"),
@@ -160,6 +200,11 @@ MISTAKES = [
         "no new evidence",
     ),
     (check.gain_half_width, lambda e, m: half(e), "over their own members"),
+    (
+        check.gain_half_width,
+        lambda e, m: (half(e) ** 2 + half(m.mean(1)) ** 2) ** 0.5,
+        "before the spread",
+    ),
     (check.gain_half_width, lambda e, m: half(m.mean(1)), "the gain is asked for"),
     (
         check.gain_half_width,
