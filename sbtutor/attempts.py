@@ -22,7 +22,7 @@ def note(folder: Path, **what: Any) -> None:
     """Add a line to the run's attempts, even after half a line from a full disk."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     path = folder / ATTEMPTS
-    cut = path.exists() and not path.read_text(encoding="utf-8").endswith("\n")
+    cut = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * cut + json.dumps({"time": now, **what}) + "\n")
 
@@ -31,7 +31,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """The starts and ends of a run's attempts, in order; half a line is left out."""
     path, found = folder / ATTEMPTS, []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text("utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
-    return found
+    return [line for line in found if isinstance(line, dict) and "event" in line]

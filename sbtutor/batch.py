@@ -13,6 +13,7 @@ or a lost computer cost an epoch of the runs in progress, and nothing else.
 
 import argparse
 import contextlib
+import itertools
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ def make_pool(args: argparse.Namespace) -> drive.Pool:
         return LocalPool(args.jobs, args.threads, args.gpus)
     from sbtutor.cluster import RayPool
 
-    return RayPool(args.ray, args.threads, args.gpus or 0.0)
+    return RayPool(args.ray, args.threads, args.gpus)
 
 
 def run(wanted: Sweep, args: argparse.Namespace) -> int:
@@ -47,8 +48,9 @@ def run(wanted: Sweep, args: argparse.Namespace) -> int:
             f"there is no {args.lesson}; run this from the repository's root, or name "
             "the notebook with --lesson"
         )
-    sweep.ready(wanted)
-    with contextlib.closing(make_pool(args)) as pool, drive.alone(args.out):
+    sweep.ready(wanted, here=args.ray is None)
+    closing = contextlib.closing  # the second closes before others may begin
+    with closing(make_pool(args)) as pool, drive.alone(args.out), closing(pool):
         if not again:
             perform.prepare(args.out, wanted, args.lesson)
         print(f"{wanted.what}: {len(wanted.jobs)} runs -> {args.out}", flush=True)
@@ -74,8 +76,21 @@ def plan(wanted: Sweep, out: Path | None, tflops: float | None) -> str:
     if out is not None:
         todo = [job for job in wanted.jobs if not drive.is_finished(out, job)]
         lines.append(f"{count - len(todo)} of them are finished in {out}")
+    lines += relatives(wanted)
     lines.append(price(wanted, [job.name for job in todo], tflops))
     return "\n".join(lines)
+
+
+def relatives(wanted: Sweep) -> list[str]:
+    """A line of warning if ensembles of different seeds share members."""
+    seeds = sorted({job.experiment.train.seed for job in wanted.jobs})
+    members = max(job.experiment.train.members for job in wanted.jobs)
+    return [
+        f"note: ensembles of seeds {a} and {b} share members, as member m takes seed "
+        "+ m; they are no independent repeats"
+        for a, b in itertools.pairwise(seeds)
+        if b - a < members and wanted.study == "ensemble"
+    ][:1]
 
 
 def price(wanted: Sweep, names: Sequence[str], tflops: float | None) -> str:
@@ -93,7 +108,7 @@ def price(wanted: Sweep, names: Sequence[str], tflops: float | None) -> str:
         )
     took = drive.spoken(3600 * hours) if hours < 10 else f"{hours:,.0f} h"
     unknown = sum(flops[name] == 0 for name in names)
-    less = f"; {unknown} runs on images of unknown size not counted" if unknown else ""
+    less = f"; {unknown} runs not counted, as they cannot be here" if unknown else ""
     return f"cost: {total:.2g} FLOP, {took} of one {rate.device}, {how}{less}"
 
 
@@ -101,7 +116,7 @@ def dry_run(wanted: Sweep, args: argparse.Namespace) -> int:
     """Say what would be done; what is missing is told and no error."""
     print(plan(wanted, args.out, args.tflops))
     try:
-        sweep.ready(wanted)
+        sweep.ready(wanted, here=args.ray is None)
         print("data and devices: all there")
     except ValueError as error:
         print(f"not ready: {error}")

@@ -33,7 +33,7 @@ class RayPool:
     All nodes need this interpreter and the same storage, under the same paths.
     """
 
-    def __init__(self, address: str, threads: int, gpus: float) -> None:
+    def __init__(self, address: str, threads: int, gpus: float | None = None) -> None:
         """Connects; no run starts yet.
 
         Args:
@@ -41,18 +41,21 @@ class RayPool:
                 for one that is started here and ends with us; HOST:PORT of its head;
                 or ray://HOST:PORT, for a computer that is not one of its nodes.
             threads: CPUs of each run.
-            gpus: GPUs of each run; 0.5: two runs share one.
+            gpus: GPUs of each run; 0.5: two runs share one. None: 1 where nodes have
+                any.
 
         Raises:
             ValueError: numbers out of range; ray is not installed; no cluster answers;
                 no node is large enough for a run.
         """
         local.check(None, threads, gpus)
-        self.address, self.threads, self.gpus = address, threads, gpus
+        self.address, self.threads = address, threads
         self.ray = _import(address)
         self.head = _connect(self.ray, address, threads)
         self.running: dict[Any, str] = {}  # task -> name of the run
         self.looked, self.room = 0.0, 0
+        there = any(node.get("GPU", 0) for node in self._nodes())
+        self.gpus = gpus = float(there) if gpus is None else gpus
         try:
             _check_size(self._nodes(), threads, gpus, address)
         except ValueError:
@@ -73,7 +76,7 @@ class RayPool:
 
     def start(self, folder: Path) -> None:
         """Hand a run to the cluster."""
-        task = self.task.remote(str(folder.resolve()), os.getcwd())
+        task = self.task.remote(str(folder.resolve()), os.getcwd(), self.gpus > 0)
         self.running[task] = folder.name
 
     def finished(self) -> list[Outcome]:
@@ -130,13 +133,18 @@ class RayPool:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
 
-def carry_out(folder: str, here: str) -> Outcome:
-    """In a process of a node: execute a run, in the driver's working directory."""
+def carry_out(folder: str, here: str, gpu: bool) -> Outcome:
+    """In a process of a node: execute a run, in the driver's working directory.
+
+    A run that has no GPU does not see any: Ray would show it all.
+    """
     for needed in (here, folder):
         if not Path(needed).is_dir():
             trouble = f"{needed} is not there: all nodes need the same storage"
             return Outcome(Path(folder).name, trouble, lost=True)
     os.chdir(here)
+    if not gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     perform.log_to(Path(folder))
     return perform.perform(Path(folder))
 

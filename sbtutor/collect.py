@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,15 @@ def load(out: Path) -> Sweep:
             f"sbtutor.batch SWEEP.yaml --out {out}"
         )
     try:
-        return Sweep.from_dict(files.read_json(out / SAVED))
-    except (KeyError, TypeError) as error:
+        saved = Sweep.from_dict(files.read_json(out / SAVED))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{out / SAVED} is of another version ({error}); begin the sweep again "
             "with its YAML file: finished runs are kept"
         ) from None
+    if not saved.jobs:
+        raise ValueError(f"{out / SAVED} names no runs; begin the sweep again")
+    return saved
 
 
 def table(out: Path, wanted: Sweep) -> pd.DataFrame:
@@ -66,6 +68,8 @@ def write(out: Path, wanted: Sweep) -> Path:
 
 def publish(out: Path, wanted: Sweep, name: Path) -> None:
     """Write NAME.csv and NAME.json, a result to commit: see `results.committed`.
+
+    Its seconds are the sum of the runs', each as if it had done alone what it shared.
 
     Raises:
         ValueError: no run is finished.
@@ -124,4 +128,4 @@ def status(out: Path, wanted: Sweep) -> str:
     for name, (kind, details) in states.items():
         if kind not in ("finished", "waiting"):
             lines.append(f"  {name}: {kind} {details}".rstrip())
-    return os.linesep.join(lines)
+    return "\n".join(lines)

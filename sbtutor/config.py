@@ -49,13 +49,14 @@ WORDS = {  # by type: which values fit, and what to call one and several
     float: (Real, "a finite number", "finite numbers"),
     str: (str, "a text", "texts"),
 }
+LARGEST = 2**63 - 1  # of whole numbers, as in tables and random generators
 OPTIONAL = {kind | None: kind for kind in WORDS}
 LISTS = {Sequence[kind]: kind for kind in (int, float, str)}
 
 
 def _plain(name: str, value: Any, kind: Any) -> Any:
     """A setting as Python's own bool, int, float or str, so that it survives JSON."""
-    if type(value) is kind and kind is not float:
+    if type(value) is kind and kind not in (int, float):
         return value
     if kind in OPTIONAL:
         return None if value is None else _plain(name, value, OPTIONAL[kind])
@@ -68,8 +69,11 @@ def _plain(name: str, value: Any, kind: Any) -> Any:
         return value
     types, words, _ = WORDS[kind]
     fits = isinstance(value, types) and (kind is bool or not isinstance(value, bool))
+    if fits and isinstance(value, Integral):  # no number here needs more than 63 bits
+        fits = -LARGEST <= value <= LARGEST
     fits = fits and (kind is not float or math.isfinite(value))
-    check(fits, f"{name} must be {words}, got {value!r} ({type(value).__name__})")
+    told = f"{value!r:.40} ({type(value).__name__})"
+    check(fits, f"{name} must be {words}, got {told}")
     return kind(value)
 
 
@@ -186,7 +190,7 @@ class TrainConfig:
         for name in ("lr", "lr_decay"):
             value = getattr(self, name)
             check(value > 0, f"{name} must be positive, got {value}")
-        for name in ("weight_decay", "crop", "rho"):
+        for name in ("weight_decay", "crop", "rho", "warmup_epochs"):
             value = getattr(self, name)
             check(value >= 0, f"{name} cannot be negative, got {value}")
         check(

@@ -52,7 +52,7 @@ def flops(wanted: Sweep) -> dict[str, float]:
             sizes = cost.sizes_of(job.experiment.data)
             study = STUDIES[job.study]
             found[job.name] = study.flops(job.experiment, job.options, sizes)
-        except ValueError:  # images of unknown size, which are not here
+        except (ValueError, RuntimeError):  # no such images here, or a giant network
             found[job.name] = 0.0
     return found
 
@@ -123,8 +123,7 @@ def work(out: Path, wanted: Sweep, pool: Pool, retries: int) -> list[Outcome]:
         while waiting and pool.free() > 0:
             job = waiting.popleft()
             folder = folder_of(out, job)
-            if not (folder / jobs.JOB).exists():
-                files.write_json(folder / jobs.JOB, job.to_dict())
+            files.write_json(folder / jobs.JOB, job.to_dict())
             pool.start(folder)
             running += 1
         for outcome in pool.finished():
@@ -148,7 +147,14 @@ def alone(out: Path, patience: float | None = None) -> Iterator[None]:
 
     Raises:
         LockedError: another one works there.
+        ValueError: the folder cannot be made.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{out} cannot be made ({error.strerror}); give another folder with --out"
+        ) from None
     try:
         with files.locked(out / "lock", PATIENCE if patience is None else patience):
             yield

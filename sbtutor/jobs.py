@@ -16,10 +16,11 @@ from sbtutor.studies import STUDIES
 
 ROW = "row.json"  # written last: a folder that has it holds a finished run
 JOB = "job.json"
-PATIENCE = 60.0  # seconds for another process to let go of a run, such as a dying one
+PATIENCE = 180.0  # seconds for a dying process to let go of a run; NFS takes 90
 PARTS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 # What a method does not look at. SAM keeps its warm-up: after it, it leaves the state
-# from which SharpBalance runs with the same settings go on.
+# from which SharpBalance runs with the same settings go on. So SAM runs for different
+# warm-ups are alike but for that.
 IDLE = {
     "sgd": ("rho", "sam_fraction", "split", "warmup_epochs"),
     "sam": ("sam_fraction", "split"),
@@ -113,7 +114,7 @@ def _without_idle(train: TrainConfig, usual: TrainConfig) -> TrainConfig:
 
 
 def _unknown(name: str, study: str, known: dict[str, tuple[str, str]]) -> str:
-    near = [SHORT[name]] if name in SHORT else get_close_matches(name, known, n=1)
+    near = [SHORT[name]] if name in SHORT else get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown setting {name!r}: {hint}study {study!r} knows {', '.join(known)}"
 
@@ -151,8 +152,8 @@ def run(
         with what. What is undefined is NaN.
 
     Raises:
-        ValueError: the folder holds another run; another process works on it for more
-            than a minute; what the study raises.
+        ValueError: the folder holds another run; another process works on it and does
+            not let go; what the study raises.
     """
     folder = Path(folder)
     shared = folder / "shared" if shared is None else Path(shared)
@@ -167,7 +168,10 @@ def run(
 
 def row(folder: Path) -> dict[str, Any]:
     """What a finished run found; what is undefined is NaN."""
-    saved = files.read_json(folder / ROW, "delete it: the run is then measured again")
+    remedy = "delete it: the run is then measured again"
+    saved = files.read_json(folder / ROW, remedy)
+    if not isinstance(saved, dict):
+        raise files.BrokenFileError(f"{folder / ROW} holds no row; {remedy}")
     return {k: float("nan") if v is None else v for k, v in saved.items()}
 
 

@@ -1,5 +1,6 @@
 """Runs on this computer: one process each, with its share of cores or GPUs."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from sbtutor import attempts, perform, workers
+from sbtutor import attempts, jobs, perform, workers
 from sbtutor.attempts import Outcome
 from sbtutor.course import stop
 
@@ -85,7 +86,7 @@ class LocalPool:
         free = list(self.places)
         for place in taken:
             free.remove(place)
-        env = self.env | ({"CUDA_VISIBLE_DEVICES": free[0]} if free[0] else {})
+        env = self.env | {"CUDA_VISIBLE_DEVICES": free[0]}  # "" hides all
         process = self.context.Process(target=_child, args=(folder, env, self.theirs))
         process.start()
         self.running.append(Running(folder, process, free[0]))
@@ -115,7 +116,8 @@ def check(jobs: int | None, threads: int, gpus: float | None) -> None:
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
-    if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
+    known = gpus is None or 0 <= gpus < math.inf  # not NaN
+    if not known or (gpus is not None and gpus > 1 and gpus != int(gpus)):
         raise ValueError(
             "--gpus must be 0, a part of 1 such as 0.5, or a whole number, got "
             f"{gpus:g}"
@@ -137,10 +139,11 @@ def _places(there: int, gpus: float) -> list[str]:
 def _outcome(run: Running) -> Outcome:
     """By the run's own word, if its process lived to say it."""
     name, code = run.folder.name, run.process.exitcode
-    if code == 0:
-        told = attempts.read(run.folder)
-        last = told[-1] if told else {"event": "finished"}
-        return Outcome(name, last.get("trouble"), last["event"] == "lost")
+    if code == 0 and (run.folder / jobs.ROW).exists():
+        return Outcome(name)
+    last = (attempts.read(run.folder) or [{"event": ""}])[-1]
+    if code == 0 and last["event"] in ("failed", "lost"):
+        return Outcome(name, last["trouble"], last["event"] == "lost")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return Outcome(name, f"its process died ({how})", lost=True)
 

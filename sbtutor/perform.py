@@ -10,15 +10,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 from nbformat import NotebookNode
 
 from sbtutor import files, jobs, lessons
 from sbtutor.attempts import LOG, Outcome, note
+from sbtutor.collect import load
 from sbtutor.sweep import SAVED, Sweep
 
 NOTEBOOK = "job.ipynb"  # beside `jobs/`, the same for all runs of a sweep
 DONE = "notebook.ipynb"  # in a run's folder, executed
 SECONDS_BETWEEN_SAVES = 60
+# Troubles that another try may cure: a kernel that died, was slow to start, or met one
+# that has not died yet.
+DEATHS = ("kernel die", "Kernel died")
+DELAYS = ("Kernel didn't respond", ": LockedError: ")
 
 
 def notebook(lesson: NotebookNode) -> NotebookNode:
@@ -47,8 +53,22 @@ def notebook(lesson: NotebookNode) -> NotebookNode:
 
 
 def prepare(out: Path, wanted: Sweep, lesson: Path) -> None:
-    """Write down the sweep, and the notebook of its runs."""
-    job = notebook(lessons.read(lesson))
+    """Write down the sweep, and the notebook of its runs.
+
+    Raises:
+        ValueError: the notebook cannot be run as a job; the folder holds another sweep,
+            whose runs are not all in this one.
+    """
+    before = {job.name for job in load(out).jobs} if (out / SAVED).exists() else set()
+    if not before <= {job.name for job in wanted.jobs}:
+        raise ValueError(
+            f"{out} holds another sweep, with runs that are not in this one; give "
+            "another folder with --out"
+        )
+    try:
+        job = notebook(lessons.read(lesson))
+    except (SyntaxError, AttributeError, nbformat.ValidationError) as error:
+        raise ValueError(f"{lesson} is no notebook of a job: {error}") from None
     out.mkdir(parents=True, exist_ok=True)
     lessons.write(job, out / NOTEBOOK)
     files.write_json(out / SAVED, wanted.to_dict())
@@ -79,9 +99,9 @@ def perform(folder: Path) -> Outcome:
     if finished:
         note(folder, event="finished", seconds=seconds)
         return Outcome(folder.name)
-    lost = trouble is None or "kernel die" in trouble or "Kernel died" in trouble
-    if lost:
-        trouble = "the kernel died, perhaps for want of memory"
+    died = trouble is None or any(words in trouble for words in DEATHS)
+    trouble = "the kernel died, perhaps for want of memory" if died else trouble
+    lost = died or any(words in trouble for words in DELAYS)
     note(folder, event="lost" if lost else "failed", trouble=trouble, seconds=seconds)
     return Outcome(folder.name, trouble, lost)
 
@@ -91,10 +111,10 @@ def _execute(folder: Path) -> str | None:
     import papermill
 
     out, done = folder.parents[1], folder / DONE
-    about = files.read_json(folder / jobs.JOB)
-    about |= {"folder": str(folder), "shared": str(out / "shared")}
-    (out / "shared").mkdir(exist_ok=True)
     try:
+        about = files.read_json(folder / jobs.JOB)
+        about |= {"folder": str(folder), "shared": str(out / "shared")}
+        (out / "shared").mkdir(exist_ok=True)
         with _kernel():
             papermill.execute_notebook(
                 str(out / NOTEBOOK),

@@ -21,15 +21,35 @@ NEEDED = ("what", "preset", "grid")
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as it is everywhere else; not text."""
+    """YAML with numbers as everywhere else, and no name twice.
+
+    By itself it takes 1e-3 for text, 010 for 8 and 1:30 for 90, and of two values of
+    one name it keeps the last.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """A dict; refuses a name that is there twice."""
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a name is there twice in one place", node.start_mark
+            )
+        return made
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A decimal number, if with zeros in front."""
+        return int(self.construct_scalar(node), 10)
 
 
+NUMBERS = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
 Loader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:float"]
+    first: [pair for pair in pairs if pair[0] not in NUMBERS]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+Loader.add_constructor(NUMBERS[1], Loader.construct_yaml_int)
+Loader.add_implicit_resolver(NUMBERS[1], re.compile(r"[-+]?\d+$"), list("-+0123456789"))
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    NUMBERS[0],
     re.compile(
         r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|Inf)$|\.(nan|NaN)$"
     ),
@@ -118,6 +138,7 @@ def parse(content: Any) -> Sweep:
         for combination in _combinations(grid):
             count += 1
             job = jobs.job(content["preset"], study, fixed | combination)
+            _check_device(job.experiment.train.device)
             found.setdefault(job.name, job)
     made = list(found.values())
     return Sweep(content["what"], study, content["preset"], axes, count, made)
@@ -146,6 +167,14 @@ def _check_keys(content: Any) -> None:
         )
 
 
+def _check_device(device: str) -> None:
+    if ":" in device:
+        raise ValueError(
+            f"device {device!r} names one GPU, but a sweep hands GPUs to its runs; "
+            "write device: cuda, and CUDA_VISIBLE_DEVICES to choose which"
+        )
+
+
 def _check_grid(grid: Any, fixed: dict[str, Any]) -> None:
     if not isinstance(grid, dict) or not grid:
         raise ValueError(
@@ -164,10 +193,11 @@ def _check_grid(grid: Any, fixed: dict[str, Any]) -> None:
             )
 
 
-def ready(wanted: Sweep) -> None:
+def ready(wanted: Sweep, here: bool = True) -> None:
     """Look whether all data, files and devices that the runs need are there.
 
-    Downloads what can be downloaded, once, before runs do so side by side.
+    Downloads what can be downloaded, once, before runs do so side by side. Whether the
+    device is there is not asked where runs are not done `here`.
 
     Raises:
         ValueError: something is missing; says what, and how to get it.
@@ -175,8 +205,15 @@ def ready(wanted: Sweep) -> None:
     seen = set()
     for job in wanted.jobs:
         data = dataclasses.replace(job.experiment.data, seed=0)
-        train = (job.experiment.train.device, job.experiment.train.bf16)
-        key = (data, train, repr(job.options))
+        train = dataclasses.replace(job.experiment.train, seed=0)
+        if not here:
+            train = dataclasses.replace(train, device="auto")
+        experiment = dataclasses.replace(job.experiment, data=data, train=train)
+        key = (data, job.experiment.model, train.members, train.device, job.options)
         if key not in seen:
             seen.add(key)
-            STUDIES[job.study].ready(job.experiment, job.options)
+            try:
+                STUDIES[job.study].ready(experiment, job.options)
+            except RuntimeError as error:  # PyTorch's, for want of memory
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"{job.settings} is too large: {reason}") from None

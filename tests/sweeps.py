@@ -24,7 +24,7 @@ job = jobs.job(preset, study, settings)
 row = jobs.run(job, folder, shared)
 """
 TINY = {"limit": 100, "epochs": 3, "milestones": [2], "warmup_epochs": 1, "width": 4}
-LONGER = TINY | {"epochs": 150, "milestones": [100], "warmup_epochs": 50}
+LONGER = TINY | {"epochs": 60, "milestones": [40], "warmup_epochs": 20}
 # What may differ between two ways to do the same run.
 ELSEWHERE = ["seconds", "date", "device"]
 

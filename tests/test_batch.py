@@ -12,7 +12,7 @@ import pytest
 import sweeps
 import torch
 
-from sbtutor import attempts, batch, course, files, jobs, sweep
+from sbtutor import attempts, batch, course, files, jobs, perform, sweep
 
 GRID = {"method": ["sgd", "sam", "sharpbalance"], "rho": [0.1], "seed": [0]}
 
@@ -152,6 +152,68 @@ def test_an_error_in_the_notebook_is_not_tried_again(tmp_path, quiet, capsys):
     assert sorted(map(len, events(out).values())) == [2, 4]
 
 
+def test_a_run_that_meets_a_living_kernel_is_tried_again(tmp_path, quiet, capsys):
+    """As after a kill, when the old one has not noticed yet."""
+    path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, {"seed": [0]})
+    [name] = [job.name for job in sweep.read(path).jobs]
+    short = "from sbtutor import jobs as j\n\nj.PATIENCE = 0.1\n"
+    lesson, out = sweeps.lesson(tmp_path / "l.ipynb", short), tmp_path / "out"
+    argv = [str(path), "--out", str(out), "--lesson", str(lesson), "--retries", "0"]
+    with files.locked(out / "jobs" / name / "lock"):
+        assert batch.main(argv) == 1
+    assert events(out) == {name: ["started", "lost"]}
+    assert "LockedError" in capsys.readouterr().err
+    assert batch.main(argv) == 0
+
+
+def test_the_driver_says_what_a_run_is(tmp_path, quiet):
+    """Whatever lies in its folder: another run's description, or half of one."""
+    path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, {"seed": [0, 10]})
+    lesson, out = sweeps.lesson(tmp_path / "l.ipynb"), tmp_path / "out"
+    jobs_there = sweep.read(path).jobs
+    files.write_json(
+        out / "jobs" / jobs_there[0].name / "job.json", jobs_there[1].to_dict()
+    )
+    (out / "jobs" / jobs_there[1].name).mkdir()
+    (out / "jobs" / jobs_there[1].name / "job.json").write_text('{"pres')
+    argv = [str(path), "--out", str(out), "--lesson", str(lesson)]
+    assert batch.main(argv) == 0
+    assert sweeps.table(out)["seed"].tolist() == [0, 10]
+    assert sweeps.table(out)["run"].tolist() == [job.name for job in jobs_there]
+
+
+def test_another_sweep_does_not_take_a_folder_over(tmp_path, capsys):
+    """A larger one may."""
+    out, lesson = tmp_path / "out", sweeps.lesson(tmp_path / "l.ipynb")
+    for seeds, fits in (([0], True), ([0, 10], True), ([10, 20], False)):
+        path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, {"seed": seeds})
+        if fits:
+            perform.prepare(out, sweep.read(path), lesson)
+        else:
+            argv = [str(path), "--out", str(out), "--lesson", str(lesson)]
+            assert batch.main(argv) == 2
+            assert "holds another sweep, with runs that are" in capsys.readouterr().err
+    assert len(json.loads((out / "sweep.json").read_text())["jobs"]) == 2
+
+
+@pytest.mark.parametrize("content", ["{}", "{", "no parameters", "%magic"])
+def test_a_notebook_that_is_no_job_is_refused(tmp_path, content):
+    lesson = tmp_path / "l.ipynb"
+    sweeps.lesson(lesson)
+    if content == "no parameters":
+        lesson.write_text(lesson.read_text().replace("shared: str", "other: str"))
+        match = "cannot be run as a job: it needs cells tagged 'job', and one tagged"
+    elif content == "%magic":
+        lesson.write_text(lesson.read_text().replace("preset: str =", "%magic"))
+        match = "is no notebook of a job"
+    else:
+        lesson.write_text(content)
+        match = "otebook"
+    wanted = sweep.parse({"what": "x", "preset": "smoke", "grid": {"seed": [0]}})
+    with pytest.raises(ValueError, match=match):
+        perform.prepare(tmp_path / "out", wanted, lesson)
+
+
 WRONG = {
     "no file": (None, "s.yaml is no file; a sweep is a YAML file"),
     "no yaml": ("{", "is no YAML"),
@@ -160,8 +222,14 @@ WRONG = {
     "out of range": ({"grid": {"rho": [0.0], "method": ["sam"]}}, "sam steps a dista"),
     "an empty grid": ({"grid": {}}, "a grid is names with lists of values, at least"),
     "an empty axis": ({"grid": {"seed": []}}, "seed in the grid must be a list of one"),
+    "a name twice": ("what: x\nwhat: y", "a name is there twice in one place"),
+    "a giant": ({"grid": {"seed": [10**400]}}, "seed must be a whole number, got 1000"),
+    "a giant rho": ({"grid": {"rho": [10**400]}}, "rho must be a finite number, got 1"),
+    "a number for a name": ({"grid": {1: [2]}}, "unknown setting 1"),
+    "one GPU": ({"settings": {"device": "cuda:1"}}, "names one GPU, but a sweep hands"),
+    "a size": ({"settings": {"size": 3, "model": "lenet"}}, "lenet pools images down"),
     "no such set": ({"settings": {"data": "mnist-mini"}}, "unknown data set 'mnist-mi"),
-    "no such device": ({"settings": {"device": "cuda:7"}}, "device 'cuda:7' cannot be"),
+    "no such device": ({"settings": {"device": "cuda"}}, "device 'cuda' cannot be"),
 }
 
 
@@ -251,4 +319,4 @@ def test_a_dry_run_counts_and_prices(tmp_path, capsys):
     assert batch.main([str(gone), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "not ready: unknown data set 'none'" in said
-    assert "3 runs on images of unknown size not counted" in said
+    assert "3 runs not counted, as they cannot be here" in said

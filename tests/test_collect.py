@@ -72,6 +72,21 @@ def test_the_table_has_finished_runs_in_the_grids_order(out):
     assert again["test_accuracy"].tolist() == frame["test_accuracy"].tolist()
 
 
+@pytest.mark.parametrize("jobs_there", [[], [1], [["a"]], "x"])
+def test_a_broken_sweep_is_told(out, jobs_there):
+    saved = json.loads((out / "sweep.json").read_text())
+    files.write_json(out / "sweep.json", saved | {"jobs": jobs_there})
+    with pytest.raises(ValueError, match=r"sweep.json (is of another|names no runs)"):
+        collect.load(out)
+
+
+def test_a_row_that_is_none_is_told(out):
+    wanted = collect.load(out)
+    (drive.folder_of(out, wanted.jobs[0]) / jobs.ROW).write_text("[]")
+    with pytest.raises(ValueError, match=r"row.json holds no row; delete it"):
+        collect.table(out, wanted)
+
+
 def test_half_a_line_spoils_no_other(tmp_path):
     (tmp_path / "attempts.jsonl").write_text('{"event": "lost"}\n{"event": "st')
     attempts.note(tmp_path, event="started")

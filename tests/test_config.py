@@ -106,7 +106,10 @@ def test_data_and_model_errors_name_value_and_remedy(unchecked, make, message):
             {"method": "sharpbalance", "epochs": 20, "warmup_epochs": 20},
             "warmup_epochs=20 epochs, but training has epochs=20; write 0 <=",
         ),
-        ({"method": "sharpbalance", "warmup_epochs": -1}, "warmup_epochs=-1 epochs"),
+        (
+            {"method": "sharpbalance", "warmup_epochs": -1},
+            "warmup_epochs cannot be neg",
+        ),
         (
             {"method": "sharpbalance", "sam_fraction": 1.0},
             r"in \(0, 1\), got 1.0; for SAM on all samples write method='sam'",

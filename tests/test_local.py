@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sbtutor import local, workers
+from sbtutor import attempts, local, workers
 from sbtutor.local import LocalPool
 
 
@@ -68,6 +68,8 @@ def test_cores_are_shared(gpus, monkeypatch):
         ({"threads": 0}, "--threads must be at least 1, got 0"),
         ({"gpus": -1}, r"--gpus must be 0, a part of 1 such as 0.5, .* got -1"),
         ({"gpus": 1.5}, r"a whole number, got 1.5"),
+        ({"gpus": float("nan")}, r"a whole number, got nan"),
+        ({"gpus": float("inf")}, r"a whole number, got inf"),
         ({"gpus": 3}, "each run asks for 3 GPUs, but this computer has 2; write --gp"),
         ({"jobs": 3}, "2 GPUs hold 2 runs with 1 each, so --jobs can be at most 2, g"),
     ],
@@ -76,6 +78,22 @@ def test_what_does_not_fit_is_refused(gpus, unchecked, given, match):
     gpus(2)
     with pytest.raises(ValueError, match=match):
         LocalPool(**given)
+
+
+def test_an_ended_process_is_no_finished_run(tmp_path, unchecked):
+    """The row decides, and then the run's own last word."""
+    run = local.Running(tmp_path, Ended(0), "")
+    assert local._outcome(run) == (
+        tmp_path.name,
+        "its process died (exit code 0)",
+        True,
+    )
+    attempts.note(tmp_path, event="failed", trouble="no luck")
+    assert local._outcome(run) == (tmp_path.name, "no luck", False)
+    attempts.note(tmp_path, event="started")
+    assert local._outcome(run).lost
+    (tmp_path / "row.json").touch()
+    assert local._outcome(run) == (tmp_path.name, None, False)
 
 
 class Ended:

@@ -49,6 +49,29 @@ def test_numbers_in_yaml_are_numbers(unchecked, tmp_path):
     assert found[0].experiment.train.seed == 7
 
 
+def test_whole_numbers_in_yaml_are_decimal(unchecked, tmp_path):
+    """YAML 1.1 takes 010 for 8, and 1:30 for 90."""
+    text = "what: x\npreset: smoke\ngrid: {seed: [010, -0, 7]}\n"
+    (tmp_path / "s.yaml").write_text(text)
+    found = sweep.read(tmp_path / "s.yaml").jobs
+    assert [job.experiment.train.seed for job in found] == [10, 0, 7]
+    (tmp_path / "s.yaml").write_text(text.replace("010", "1:30"))
+    with pytest.raises(ValueError, match="seed must be a whole number, got '1:30'"):
+        sweep.read(tmp_path / "s.yaml")
+
+
+def test_what_is_too_large_is_told(monkeypatch):
+    def large(*given):
+        raise RuntimeError("can't allocate memory\nat a place")
+
+    study = sweep.STUDIES["ensemble"]._replace(ready=large)
+    monkeypatch.setattr(sweep, "STUDIES", {"ensemble": study})
+    with pytest.raises(
+        ValueError, match=r"\{'seed': 3\} is too large: can't alloc.*y$"
+    ):
+        sweep.ready(parsed({"seed": [3]}))
+
+
 def test_a_sweep_survives_json():
     found = parsed({"milestones": [[2], [1, 3]], "seed": [0]}, settings={"epochs": 5})
     assert sweep.Sweep.from_dict(json.loads(json.dumps(found.to_dict()))) == found
@@ -111,12 +134,14 @@ def test_files_that_are_none_or_no_yaml_are_refused(tmp_path):
 def test_what_is_needed_is_looked_for_once(monkeypatch):
     """Not for each of a thousand seeds."""
     seen = []
-    found = parsed({"data": ["digits", "fashion-mini"], "seed": [0, 1, 2]})
+    grid = {"data": ["digits", "fashion-mini"], "model": ["mlp", "lenet"]}
+    found = parsed(grid | {"seed": [0, 1, 2]})
     study = sweep.STUDIES["ensemble"]
-    study = study._replace(ready=lambda e, o: seen.append(e.data.name))
+    look = lambda e, o: seen.append((e.data.name, e.model.name))  # noqa: E731
+    study = study._replace(ready=look)
     monkeypatch.setattr(sweep, "STUDIES", {"ensemble": study})
     sweep.ready(found)
-    assert seen == ["digits", "fashion-mini"]
+    assert seen == list(itertools.product(*grid.values()))
 
 
 def test_there_is_a_small_twin_of_each_sweep():
