@@ -44,6 +44,7 @@ class Options:
     start: float = 1.0  # share of the ranges, on a log scale, that is covered at first
     tau: float = 1e-4  # weight of the ranges' entropy
     tuning_lr: float = 0.003  # of the steps that move the ranges
+    tied: bool = False  # u = r and v = s, as in the paper's residual networks
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; forget what has no effect."""
@@ -59,7 +60,7 @@ class Options:
         )
         _ = self.tuning  # refuses impossible ranges, too
         if not self.batch:
-            for name in ("batch_epochs", "start", "tau", "tuning_lr"):
+            for name in ("batch_epochs", "start", "tau", "tuning_lr", "tied"):
                 object.__setattr__(self, name, getattr(type(self), name))
 
     @property
@@ -71,9 +72,8 @@ class Options:
     @property
     def tuning(self) -> Tuning:
         """How a hyper-batch ensemble's ranges are tuned."""
-        return Tuning(
-            space=self.space, start=self.start, tau=self.tau, lr=self.tuning_lr
-        )
+        how = dict(start=self.start, tau=self.tau, lr=self.tuning_lr, tied=self.tied)
+        return Tuning(space=self.space, **how)
 
 
 def check(experiment: Experiment, options: Options) -> None:

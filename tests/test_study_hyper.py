@@ -34,7 +34,9 @@ TOY = Experiment(
     ),
 )
 FEW = dict(kappa=4, l2_high=1.0)
-ALL = Options(**FEW, batch=True, batch_epochs=2, start=0.5, tau=0.0, tuning_lr=0.01)
+ALL = Options(
+    **FEW, batch=True, batch_epochs=2, start=0.5, tau=0.0, tuning_lr=0.01, tied=True
+)
 SPACE = Space(l2=(1e-3, 1.0))
 
 
@@ -99,7 +101,7 @@ def test_batch_ensembles_are_trained_for_their_own_epochs(done, tmp_path):
     assert row["batch_val_nll"] == val_nll
     assert row["batch_accuracy"] == float(metrics.accuracy(probs, test.labels))
     assert row["batch_disagreement"] == float(diversity.disagreement(test.logits))
-    how = Tuning(space=SPACE, start=0.5, tau=0.0, lr=0.01)
+    how = Tuning(space=SPACE, start=0.5, tau=0.0, lr=0.01, tied=True)
     tuned = batch_training.fit(short, how, tmp_path)
     test = predict(tuned.members, splits.test)
     probs = metrics.ensemble_probs(test.logits)
@@ -154,7 +156,7 @@ def test_a_batch_ensemble_that_diverged_is_nan(monkeypatch, done, tmp_path):
 
 
 def test_settings_without_effect_are_forgotten():
-    idle = dict(batch_epochs=7, start=0.5, tau=1.0, tuning_lr=1.0)
+    idle = dict(batch_epochs=7, start=0.5, tau=1.0, tuning_lr=1.0, tied=True)
     assert Options(**idle) == Options()
     assert Options(**idle, batch=True).batch_epochs == 7
 
