@@ -9,6 +9,10 @@ import pandas as pd
 VERDICTS = ("shown", "in accord", "by construction", "not shown at this size")
 VERDICTS += ("contradicted", "too few seeds")
 
+# Data as readers know them; Wenzel et al.'s claims are told apart by network.
+NAMES = {"cifar10": "CIFAR-10"}
+NAMES |= {"mlp": "fashion-mini, MLP", "lenet": "fashion-mini, LeNet"}
+
 
 def table(folder: Path | str, paper: str) -> pd.DataFrame:
     """A paper's checkable claims, one row a claim and data set.
@@ -37,7 +41,7 @@ def shown(found: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "claim": [f"{r['claim']}. {r['says']} ({r['known from']})" for r in rows],
-            "on": found["data"],
+            "on": found["data"].replace(NAMES),
             "all questions": found["answers"],
             "one of them": found["for example"],
             "found": [f"{r['found']}, n = {r['n']}: {r['verdict']}" for r in rows],
@@ -55,7 +59,7 @@ def _claim(claim: dict, data: str, part: pd.DataFrame, one: Any) -> dict:
         "data": data,
         "answers": ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v]),
         "for example": f"{one.quantity} {one.expected}",
-        "found": f"{one.estimate:.3g} [{one.low:.3g}, {one.high:.3g}]",
+        "found": f"{one.estimate:.4g} [{one.low:.4g}, {one.high:.4g}]",
         "n": one.n,
         "verdict": one.verdict,
         "command": one.command,

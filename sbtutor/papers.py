@@ -20,7 +20,7 @@ from sbtutor.results import Interval
 MINI = "-mini"  # ends the name of a sweep's small twin
 REDUCED = "ours, reduced"
 TEXT = ("paper", "place", "data", "model", "method", "quantity", "unit", "source")
-TEXT += ("sweep", "where", "column", "statistic", "note")
+TEXT += ("value", "error", "sweep", "where", "column", "statistic", "note")
 
 # How a number of a paper is known. Nobody here had the papers' PDFs.
 SOURCES = {
@@ -45,16 +45,18 @@ def numbers(folder: Path | str) -> pd.DataFrame:
     """The papers' numbers as they were written down, one row each.
 
     Columns: where it stands (`paper`, `place`), what it is of (`data`, `model`,
-    `method`, `quantity`, `unit`), `value` and `error` (as the paper gives it, mostly a
-    standard deviation or error), `source` (a key of `SOURCES`); then how to get ours:
-    the rows of the collected table of `sweep` that have the settings `where`, their
-    `column`, and the `statistic`: the "mean" of all rows; of one setting, that with the
-    "least" or "greatest" mean, or the "best" one on validation images; or, without
-    training, "counted" or a "bound" by a formula. With a `share` no sweep gives the
-    number: it would cost so many times `sweep`.
+    `method`, `quantity`, `unit`), `value`, and as `written`, with all its digits,
+    `error` (as the paper gives it, mostly a standard deviation or error; text, too),
+    `source` (a key of `SOURCES`); then how to get ours: the rows of the collected table
+    of `sweep` that have the settings `where`, their `column`, and the `statistic`: the
+    "mean" of all rows; of one setting, that with the "least" or "greatest" mean, or the
+    "best" one on validation images; or, without training, "counted" or a "bound" by a
+    formula. With a `share` no sweep gives the number: it would cost so many times
+    `sweep`. With none of these it cannot be compared, and the `note` says why.
     """
     frame = pd.read_csv(Path(folder) / "papers.csv", dtype=dict.fromkeys(TEXT, str))
-    return frame.fillna(dict.fromkeys(TEXT, ""))
+    frame = frame.fillna(dict.fromkeys(TEXT, "")).rename(columns={"value": "written"})
+    return frame.assign(value=frame["written"].astype(float))
 
 
 def settings_of(where: str) -> Settings:
