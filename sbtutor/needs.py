@@ -4,9 +4,7 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from sbtutor import cache, data, models
+from sbtutor import cache, cost, data
 from sbtutor.config import DataConfig, Experiment
 from sbtutor.state import device_of
 
@@ -41,6 +39,6 @@ def check(experiment: Experiment) -> Images:
     """
     device_of(experiment.train)
     found = images(experiment.data)
-    with torch.device("meta"):  # without memory for the weights
-        models.build(experiment.model, found.in_shape, len(found.classes), seed=0)
+    # Builds the network, once for the runs of a sweep, and for their costs.
+    cost.model_flops(experiment.model, found.in_shape, len(found.classes))
     return found

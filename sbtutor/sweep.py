@@ -204,14 +204,14 @@ def ready(wanted: Sweep, here: bool = True) -> None:
     """
     seen = set()
     for job in wanted.jobs:
-        data = dataclasses.replace(job.experiment.data, seed=0)
-        train = dataclasses.replace(job.experiment.train, seed=0)
-        if not here:
-            train = dataclasses.replace(train, device="auto")
-        experiment = dataclasses.replace(job.experiment, data=data, train=train)
-        key = (data, job.experiment.model, train.members, train.device, job.options)
+        data, model, train = (getattr(job.experiment, part) for part in jobs.PARTS)
+        images = (data.name, data.limit, data.size, data.root)
+        key = (*images, model, train.members, train.device, job.options)
         if key not in seen:
             seen.add(key)
+            device = train.device if here else "auto"
+            train = dataclasses.replace(train, device=device)
+            experiment = dataclasses.replace(job.experiment, train=train)
             try:
                 STUDIES[job.study].ready(experiment, job.options)
             except RuntimeError as error:  # PyTorch's, for want of memory
