@@ -681,7 +681,7 @@ told[told["verdict"] != "not shown at this size"].round({"p": 4})
 
 # %% tags=["nbval-check-output"]
 def shown(told, n):
-    """Whether n would do, for the same mean and spread; how often, if these are true."""
+    """Whether n would do, with this mean and spread; how often, if they are true."""
     spread = told["high"] - told["difference"]
     spread *= told["n"] ** 0.5 / stats.t.ppf(0.975, told["n"] - 1)
     effect = abs(told["difference"]) / spread * n**0.5
