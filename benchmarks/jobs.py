@@ -1,4 +1,4 @@
-"""What several runs at a time gain over several threads, and what a run costs beside.
+"""What several runs at a time gain over several threads, and what a sweep adds to a run.
 
     python benchmarks/jobs.py [--repeats 2] [--epochs 12] [--seeds 4]
 
@@ -6,17 +6,20 @@ A small sweep of deep ensembles (ResNet-8 of width 8, 2,000 fashion-mini images 
 pixels) through the command line, its start included: as many runs at a time as there
 are cores, one thread each, against one run at a time with that many threads. The ratio
 is of their times, above 1 where several runs at a time are faster: at most the number
-of cores. Then what a run takes beside its training and measuring, in seconds: kernel,
-imports, papermill, and the driver's share of it, which is the time between two runs.
-Run it on a computer that does nothing else.
+of cores. Then what a sweep adds to a run: the seconds from its start to the next one's,
+one at a time, less those of a plain Python process that does the same run; and the
+driver's own share of them, from a run's end to the next one's start. Run it on a
+computer that does nothing else.
 """
 
 import argparse
 import datetime
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import yaml
@@ -26,6 +29,13 @@ from sbtutor import attempts, jobs, workers
 
 LESSON = Path(__file__).parents[1] / "notebooks" / "10_full_scale.ipynb"
 SMALL = {"limit": 2000, "size": 14, "model": "resnet8", "width": 8}
+PLAIN = """
+import json, sys
+from sbtutor import jobs
+
+path, folder = sys.argv[1:]
+jobs.run(jobs.job(**json.load(open(path))), folder)
+"""
 
 
 def sweep(folder: Path, epochs: int, seeds: int) -> Path:
@@ -49,22 +59,26 @@ def driven(path: Path, count: int, threads: int) -> Path:
     return out
 
 
-def beside(out: Path) -> list[float]:
-    """Seconds of each run beside its training and measuring."""
+def times(out: Path) -> list[float]:
+    """When the runs started and ended, in seconds; one after the other."""
     found = []
     for folder in (out / "jobs").iterdir():
-        last = attempts.read(folder)[-1]
-        found.append(last["seconds"] - jobs.row(folder)["seconds"])
-    return found
+        for line in attempts.read(folder):
+            found.append(datetime.datetime.fromisoformat(line["time"]).timestamp())
+    return sorted(found)
 
 
-def between(out: Path) -> list[float]:
-    """Seconds from a run's end to the next one's start; one at a time."""
-    told = [
-        line for folder in (out / "jobs").iterdir() for line in attempts.read(folder)
-    ]
-    at = sorted(datetime.datetime.fromisoformat(line["time"]) for line in told)
-    return [(b - a).total_seconds() for a, b in zip(at[1::2], at[2::2])]
+def plain(out: Path, threads: int) -> list[float]:
+    """Seconds of plain processes that do the same runs, in other folders."""
+    env = os.environ | dict.fromkeys(workers.THREADS, str(threads))
+    env["SBTUTOR_PROGRESS"] = "off"
+    took = []
+    for folder in sorted((out / "jobs").iterdir()):
+        words = [sys.executable, "-c", PLAIN, folder / jobs.JOB, out / folder.name]
+        start = time.perf_counter()
+        subprocess.run(list(map(str, words)), check=True, env=env)
+        took.append(time.perf_counter() - start)
+    return took
 
 
 def main() -> None:
@@ -82,14 +96,17 @@ def main() -> None:
             lambda: driven(path, cores, 1),
             given.repeats,
         )
-        one = timed.values[0]
         print(
             f"{given.seeds} runs: {timed.theirs:.1f} s one at a time with {cores} "
             f"threads, {timed.ours:.1f} s with {cores} at a time; {timed}"
         )
+        at = times(timed.values[0])
+        whole = statistics.median(b - a for a, b in zip(at[::2], at[2::2]))
+        driver = statistics.median(b - a for a, b in zip(at[1::2], at[2::2]))
+        bare = statistics.median(plain(timed.values[0], cores))
         print(
-            f"beside training and measuring: {statistics.median(beside(one)):.1f} s a "
-            f"run, of that the driver {statistics.median(between(one)):.2f} s"
+            f"a run: {whole:.1f} s in the sweep, {bare:.1f} s in a plain process: the "
+            f"sweep adds {whole - bare:.1f} s, of that the driver {driver:.2f} s"
         )
 
 
