@@ -1,4 +1,4 @@
-"""What several runs at a time gain over several threads, and what a sweep adds to a run.
+"""What several runs at a time gain over several threads; what a sweep adds to a run.
 
     python benchmarks/jobs.py [--repeats 2] [--epochs 12] [--seeds 4]
 
