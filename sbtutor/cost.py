@@ -24,10 +24,9 @@ GRADIENT = 3  # passes forward: the backward pass does two products for each of 
 # what an A100's data sheet states for bfloat16 (312): images of 32x32 pixels and
 # batches of 128 do not fill such a card. `benchmarks/gpu.py` measures yours.
 GPU_TFLOPS = 20.0
-# One CPU core: measured on one thread of an Intel Xeon of 2023, in seconds of processor
-# time: epochs of the CIFAR-10 mini's small_cnn (16 channels, 16x16 pixels) ran at 0.042
-# to 0.045 for the three methods. A ResNet-18 of full width came to 0.12, the class
-# preset's network of 8 channels to 0.017: small tensors leave a core waiting.
+# One CPU core: about what the small networks of the mini sweeps reach on one thread;
+# larger ones do more. A check: --dry-run of notebooks/sweeps/fig7-cifar10-mini.yaml says
+# 14 minutes, its runs took 19 beside other work (notebooks/results/, the same name).
 CPU_TFLOPS = 0.04
 
 

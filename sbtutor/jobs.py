@@ -172,7 +172,7 @@ def row(folder: Path) -> dict[str, Any]:
     saved = files.read_json(folder / ROW, remedy)
     if not isinstance(saved, dict):
         raise files.BrokenFileError(f"{folder / ROW} holds no row; {remedy}")
-    return {k: float("nan") if v is None else v for k, v in saved.items()}
+    return results.with_nan(saved)
 
 
 def _claim(folder: Path, wanted: Job) -> None:

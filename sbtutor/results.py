@@ -79,7 +79,11 @@ def load_experiment(run: Path | str) -> Experiment:
 
 def load_metrics(run: Path | str) -> dict[str, float]:
     """A finished run's numbers; what is undefined is NaN."""
-    saved = files.read_json(Path(run) / METRICS)
+    return with_nan(files.read_json(Path(run) / METRICS))
+
+
+def with_nan(saved: dict[str, Any]) -> dict[str, Any]:
+    """What JSON, which has no NaN, holds as null, as NaN again."""
     return {name: np.nan if value is None else value for name, value in saved.items()}
 
 
