@@ -102,9 +102,12 @@ def price(wanted: Sweep, names: Sequence[str], tflops: float | None) -> str:
     if tflops is not None:
         how = f"at {tflops:g} TFLOP/s, as given"
     else:
+        measure = "with benchmarks/gpu.py"
+        if rate.device != "GPU":
+            measure = "by the FLOP of a run and its seconds"
         how = (
             f"if a {rate.device} sustains {rate.tflops:g} TFLOP/s, an assumption; "
-            "small networks do less: measure with benchmarks/gpu.py, and give --tflops"
+            f"small networks do less: measure {measure}, and give --tflops"
         )
     took = drive.spoken(3600 * hours) if hours < 10 else f"{hours:,.0f} h"
     unknown = sum(flops[name] == 0 for name in names)
