@@ -25,7 +25,7 @@ GRADIENT = 3  # passes forward: the backward pass does two products for each of 
 # batches of 128 do not fill such a card. `benchmarks/gpu.py` measures yours.
 GPU_TFLOPS = 20.0
 # One CPU core: about what the small networks of the mini sweeps reach on one thread;
-# larger ones do more. A check: --dry-run of the sweep fig7-cifar10-mini says 14 minutes,
+# larger ones do more. Check: --dry-run of the sweep fig7-cifar10-mini says 14 minutes,
 # its runs took 19 beside other work (notebooks/results/fig7-cifar10-mini.json).
 CPU_TFLOPS = 0.04
 
