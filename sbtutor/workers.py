@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,6 +17,9 @@ import torch
 
 from sbtutor.progress import Progress
 
+# Seconds. A wait without an end is deaf to a Ctrl-C that the system hands to another
+# thread of this process.
+LOOK = 0.5
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -106,9 +109,12 @@ def _in_processes(
         # descriptor each, of which a process may only have some hundreds.
         work = pickle.dumps(task)
         futures = [pool.submit(_call, work, pickle.dumps(item)) for item in items]
-        for future in as_completed(futures):
-            future.result()
-            finished()
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, LOOK, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                finished()
         return [pickle.loads(future.result()) for future in futures]
     except BrokenProcessPool as error:
         raise RuntimeError(

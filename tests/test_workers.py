@@ -201,6 +201,30 @@ def test_the_processes_end_with_their_parent(tasks, folder, how):
     assert said.count("Traceback") <= 1  # the parent's own
 
 
+# Such a Ctrl-C comes seldom, and interrupts no wait of the main thread.
+TOLD_ELSEWHERE = """
+    import os, signal, threading, time
+
+    def tell():
+        while len(os.listdir()) < 2:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    threading.Thread(target=tell, daemon=True).start()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_a_ctrl_c_that_comes_to_another_thread_is_heard(tasks, folder):
+    code = textwrap.dedent(TOLD_ELSEWHERE + PARENT)
+    parent = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, timeout=120
+    )
+    assert parent.returncode == -signal.SIGINT
+    assert b"KeyboardInterrupt" in parent.stderr
+
+
 def test_no_jobs_are_refused():
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0; None takes"):
         workers.run(math.sqrt, [1], jobs=0)
