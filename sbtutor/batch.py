@@ -25,6 +25,7 @@ from sbtutor.sweep import Sweep
 LESSON = Path("notebooks") / "10_full_scale.ipynb"
 COMMANDS = ("run", "status", "resume", "collect")
 SHOWN = 8  # values of an axis that a dry run prints
+TOLD = 128 + signal.SIGTERM  # exit code of a driver that is told to end
 
 
 def make_pool(args: argparse.Namespace) -> drive.Pool:
@@ -162,7 +163,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _leave(*_: object) -> None:
-    sys.exit(143)  # 128 + SIGTERM; `finally` clauses end the runs
+    sys.exit(TOLD)  # `finally` clauses end the runs
 
 
 def _obey(args: argparse.Namespace) -> int:
@@ -191,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except SystemExit:  # only `_leave` and Ray, which writes 1 or 15 over our code
+        sys.exit(TOLD)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -95,6 +95,42 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path, quiet, capsys):
     assert any(told.count("started") > 1 for told in events(out).values())
 
 
+@pytest.mark.parametrize("code", [1, signal.SIGTERM])
+def test_a_sweep_that_is_told_to_end_says_so(tmp_path, monkeypatch, code):
+    """Ray writes its own exit codes over ours."""
+
+    class Pool:
+        closed = False
+
+        def free(self):
+            return 1
+
+        def start(self, folder):
+            assert folder.is_dir()
+
+        def finished(self):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except SystemExit:
+                raise SystemExit(code) from None
+            raise AssertionError("the signal was not heard")
+
+        def close(self):
+            self.closed = True
+
+    pool = Pool()
+    monkeypatch.setattr(batch, "make_pool", lambda args: pool)
+    path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, GRID)
+    lesson = sweeps.lesson(tmp_path / "l.ipynb")
+    argv = [str(path), "--out", str(tmp_path / "out"), "--lesson", str(lesson)]
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        batch.main(argv)
+    assert end.value.code == 143
+    assert pool.closed
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_second_driver_is_refused(tmp_path, quiet, capsys, monkeypatch):
     path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, GRID)
     out, lesson = tmp_path / "out", sweeps.lesson(tmp_path / "l.ipynb")
