@@ -1,14 +1,16 @@
 """The same task for many items, in several processes."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,9 +19,7 @@ import torch
 
 from sbtutor.progress import Progress
 
-# Seconds. A wait without an end is deaf to a Ctrl-C that the system hands to another
-# thread of this process.
-LOOK = 0.5
+LOOK = 0.5  # seconds between two looks whether Ctrl-C was pressed
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -109,12 +109,9 @@ def _in_processes(
         # descriptor each, of which a process may only have some hundreds.
         work = pickle.dumps(task)
         futures = [pool.submit(_call, work, pickle.dumps(item)) for item in items]
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, LOOK, FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                finished()
+        for future in _as_completed(futures):
+            future.result()
+            finished()
         return [pickle.loads(future.result()) for future in futures]
     except BrokenProcessPool as error:
         raise RuntimeError(
@@ -129,6 +126,23 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
         ours.close()
         theirs.close()
+
+
+def _as_completed(futures: list[Future]) -> Iterator[Future]:
+    """Each future when it is ready; Ctrl-C is heard at any moment.
+
+    `concurrent.futures.as_completed` waits without an end, and is deaf to a Ctrl-C that
+    the system hands to another thread of this process. And `wait` takes locks that are
+    not given back if a Ctrl-C comes just then.
+    """
+    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    left = len(futures)
+    while left:
+        with contextlib.suppress(queue.Empty):
+            yield ended.get(timeout=LOOK)
+            left -= 1
 
 
 def _call(task: bytes, item: bytes) -> bytes:
