@@ -1,9 +1,11 @@
 """nbval over the lessons: this interpreter runs them, and only text is compared."""
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
 
+import nbval.kernel
 import nbval.plugin
 
 from sbtutor import lessons
@@ -15,6 +17,9 @@ _kernels = tempfile.TemporaryDirectory()
 os.environ.update(lessons.own_kernel(Path(_kernels.name)))
 os.environ["SBTUTOR_JOURNAL"] = str(Path(_kernels.name) / "progress.json")
 _plain_init = nbval.plugin.IPyNbFile.__init__
+_plain_cell = nbval.plugin.IPyNbCell.__init__
+_plain_manager = nbval.kernel.KernelManager
+_numbers = itertools.count()
 
 
 def _init(self, *args, **kwargs):
@@ -22,7 +27,19 @@ def _init(self, *args, **kwargs):
     self.skip_compare += SKIP
 
 
+def _cell(self, *args, **kwargs):
+    _plain_cell(self, *args, **kwargs)
+    self.output_timeout = 60  # seconds; 5 are few where other tests run beside
+
+
+def _manager(**how):
+    kernel = lessons.sockets(Path(_kernels.name), f"kernel-{next(_numbers)}")
+    return _plain_manager(**how, **kernel)
+
+
 nbval.plugin.IPyNbFile.__init__ = _init
+nbval.plugin.IPyNbCell.__init__ = _cell
+nbval.kernel.KernelManager = _manager
 
 SMOKE_BUDGET = 40  # seconds a lesson; at preset class it is the lesson's own `compute`
 

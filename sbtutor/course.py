@@ -28,18 +28,21 @@ from sbtutor.workers import THREADS
 def execute(source: str, out: str, preset: str, folder: str) -> None:
     """Run one notebook in this process: the child of `run`."""
     import papermill
+    from traitlets.config import Config
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    papermill.execute_notebook(
-        source,
-        out,
-        parameters={"preset": preset},
-        kernel_name="python3",
-        cwd=folder,
-        progress_bar=False,
-        log_output=True,  # so that the log can be followed
-        store_widget_state=True,  # controls need it while running; `_report` drops it
-    )
+    with tempfile.TemporaryDirectory() as kernel:
+        papermill.execute_notebook(
+            source,
+            out,
+            parameters={"preset": preset},
+            kernel_name="python3",
+            cwd=folder,
+            progress_bar=False,
+            log_output=True,  # so that the log can be followed
+            store_widget_state=True,  # controls need it; `_report` drops it later
+            config=Config(KernelManager=lessons.sockets(Path(kernel))),
+        )
 
 
 def check_parameters(lesson: Path) -> None:

@@ -27,6 +27,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 COURSE = ("[0-9][0-9]_*.ipynb", "paper_vs_ours.ipynb")  # the lessons, then the pages
 CONTROLS = "[controls: run this cell in JupyterLab to explore]"
 PAGE = 'data-sbtutor="page"'  # marks what a page needs only while it runs
+SOCKET = 90  # characters of a path that a socket can have, and its number; 103 on a Mac
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -258,3 +259,16 @@ def own_kernel(folder: Path) -> dict[str, str]:
     others = os.environ.get("JUPYTER_PATH")
     path = os.pathsep.join([str(folder), *([others] if others else [])])
     return {"JUPYTER_PATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def sockets(folder: Path, name: str = "kernel") -> dict[str, str]:
+    """Traits of a KernelManager that talks to its kernel through files in a folder.
+
+    By default it picks five free ports for the kernel, and another program may have
+    taken one before the kernel does. Empty on Windows, and where the path is too long
+    for a socket: then ports it is.
+    """
+    path = folder.resolve() / f"{name}.json"
+    if sys.platform == "win32" or len(os.fsencode(path)) > SOCKET:
+        return {}
+    return {"transport": "ipc", "connection_file": str(path)}

@@ -268,3 +268,14 @@ def test_own_kernel_comes_before_the_users(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", f"mine{os.pathsep}yours")
     env = lessons.own_kernel(tmp_path)
     assert env["JUPYTER_PATH"].split(os.pathsep) == [str(tmp_path), "mine", "yours"]
+
+
+def test_a_kernel_has_sockets_where_the_system_and_the_path_allow(monkeypatch):
+    where = Path("/tmp")
+    monkeypatch.setattr(sys, "platform", "linux")
+    found = lessons.sockets(where, "k")
+    assert found["transport"] == "ipc"
+    assert found["connection_file"] == str(where.resolve() / "k.json")
+    assert lessons.sockets(where / ("x" * 80)) == {}
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert lessons.sockets(where) == {}
