@@ -54,13 +54,15 @@ class RayPool:
         self.head = _connect(self.ray, address, threads)
         self.running: dict[Any, str] = {}  # task -> name of the run
         self.looked, self.room = 0.0, 0
-        there = any(node.get("GPU", 0) for node in self._nodes())
-        self.gpus = gpus = float(there) if gpus is None else gpus
         try:
-            _check_size(self._nodes(), threads, gpus, address)
-        except ValueError:
+            there = self._nodes()
+            if gpus is None:
+                gpus = float(any(node.get("GPU", 0) for node in there))
+            _check_size(there, threads, gpus, address)
+        except (ValueError, ConnectionError):
             self.ray.shutdown()
             raise
+        self.gpus = gpus
         # The driver of a sweep tries lost runs again, and writes down that it does.
         needs = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 0}
         self.task = self.ray.remote(**needs)(carry_out)
@@ -120,17 +122,28 @@ class RayPool:
         """Count what fits on the nodes, now and then."""
         if time.monotonic() - self.looked < LOOK:
             return
-        if not _answers(*self.head):  # Ray itself would hang, then end this process
-            raise ConnectionError(
-                f"the Ray cluster at {self.address} is gone: its head does not answer; "
-                "start it again, then run the same command, what is finished is kept"
-            )
         self.room = sum(_fits(node, self.threads, self.gpus) for node in self._nodes())
         self.looked = time.monotonic()
 
     def _nodes(self) -> list[dict[str, float]]:
-        """The resources of each node that is alive."""
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        """The resources of each node that is alive.
+
+        Without its head Ray would wait, and then end this process: a thread asks it.
+        """
+        found: list[dict[str, Any]] = []
+        ask = threading.Thread(
+            target=lambda: found.extend(self.ray.nodes()), daemon=True
+        )
+        if _answers(*self.head):
+            ask.start()
+            while ask.is_alive() and _answers(*self.head):
+                ask.join(LOOK)
+        if not found:
+            raise ConnectionError(
+                f"the Ray cluster at {self.address} is gone: its head does not answer; "
+                "start it again, then run the same command, what is finished is kept"
+            )
+        return [node["Resources"] for node in found if node["Alive"]]
 
 
 def carry_out(folder: str, here: str, gpu: bool) -> Outcome:

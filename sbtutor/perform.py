@@ -12,9 +12,10 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 from sbtutor import files, jobs, lessons
-from sbtutor.attempts import LOG, Outcome, note
+from sbtutor.attempts import LOG, Outcome, last, note
 from sbtutor.collect import load
 from sbtutor.sweep import SAVED, Sweep
 
@@ -90,6 +91,8 @@ def perform(folder: Path) -> Outcome:
             lost=True,
         )
     if (folder / jobs.ROW).exists():
+        if last(folder)["event"] != "finished":  # it was killed in its last moment
+            note(folder, event="finished", seconds=0.0)
         return Outcome(folder.name)
     note(folder, event="started", host=platform.node(), pid=os.getpid())
     start = time.monotonic()
@@ -115,7 +118,7 @@ def _execute(folder: Path) -> str | None:
         about = files.read_json(folder / jobs.JOB)
         about |= {"folder": str(folder), "shared": str(out / "shared")}
         (out / "shared").mkdir(exist_ok=True)
-        with _kernel():
+        with _kernel() as kernel:
             papermill.execute_notebook(
                 str(out / NOTEBOOK),
                 str(done),
@@ -125,6 +128,7 @@ def _execute(folder: Path) -> str | None:
                 progress_bar=False,
                 log_output=True,
                 autosave_cell_every=SECONDS_BETWEEN_SAVES,
+                config=kernel,
             )
     except papermill.exceptions.PapermillExecutionError as error:
         return f"code cell {error.exec_count}: {error.ename}: {error.evalue}".strip()
@@ -134,14 +138,15 @@ def _execute(folder: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _kernel() -> Iterator[None]:
-    """Kernels that are this interpreter, show plain progress and keep no journal."""
+def _kernel() -> Iterator[Config]:
+    """A kernel that is this interpreter, shows plain progress and keeps no journal."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as kernels:
-        os.environ |= lessons.own_kernel(Path(kernels)) | {"SBTUTOR_JOURNAL": "off"}
+        folder = Path(kernels)
+        os.environ |= lessons.own_kernel(folder) | {"SBTUTOR_JOURNAL": "off"}
         os.environ.setdefault("SBTUTOR_PROGRESS", "plain")
         try:
-            yield
+            yield Config(KernelManager=lessons.sockets(folder))
         finally:
             os.environ.clear()
             os.environ |= before

@@ -13,6 +13,7 @@ import sweeps
 import torch
 
 from sbtutor import attempts, batch, course, files, jobs, perform, sweep
+from sbtutor.local import LocalPool
 
 GRID = {"method": ["sgd", "sam", "sharpbalance"], "rho": [0.1], "seed": [0]}
 
@@ -32,9 +33,16 @@ def events(out):
     }
 
 
-def test_a_sweep_gives_the_table_of_its_runs(tmp_path, quiet):
+# Ports could be taken by the kernel of a run beside this one.
+SOCKETS = """
+import ipykernel, sys
+assert sys.platform == "win32" or '"ipc"' in ipykernel.get_connection_info()
+"""
+
+
+def test_a_sweep_gives_the_table_of_its_runs(tmp_path, quiet, monkeypatch):
     path = sweeps.write(tmp_path / "s.yaml", sweeps.TINY, GRID)
-    lesson, out = sweeps.lesson(tmp_path / "l.ipynb"), tmp_path / "out"
+    lesson, out = sweeps.lesson(tmp_path / "l.ipynb", SOCKETS), tmp_path / "out"
     argv = [str(path), "--out", str(out), "--lesson", str(lesson), "--jobs", "2"]
     assert batch.main(argv) == 0
     expected = directly(path, tmp_path)
@@ -47,6 +55,7 @@ def test_a_sweep_gives_the_table_of_its_runs(tmp_path, quiet):
     )
     assert "the lesson, not the job" not in str(done)
     assert done["cells"][0]["source"] == ["# What came out of one run?"]
+    monkeypatch.setattr(LocalPool, "start", pytest.fail)
     assert batch.main(["resume", str(out)]) == 0  # does nothing again
     assert all(e == ["started", "finished"] for e in events(out).values())
 
@@ -141,6 +150,17 @@ def test_a_second_driver_is_refused(tmp_path, quiet, capsys, monkeypatch):
         assert f"being worked on by process {os.getpid()}" in capsys.readouterr().err
         assert batch.main(["status", str(out)]) == 2  # no sweep was written
     assert not (out / "jobs").exists()
+
+
+def test_a_run_that_was_killed_in_its_last_moment_is_finished(tmp_path):
+    """Its row is there, but not the word of it."""
+    folder = tmp_path / "jobs" / "a-run"
+    for name in (jobs.JOB, jobs.ROW):
+        files.write_json(folder / name, {})
+    attempts.note(folder, event="started")
+    for _ in range(2):
+        assert perform.perform(folder) == attempts.Outcome("a-run")
+        assert events(tmp_path) == {"a-run": ["started", "finished"]}
 
 
 DIES = """

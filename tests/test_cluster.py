@@ -226,9 +226,11 @@ def test_a_driver_that_is_told_to_end_ends_its_runs(tmp_path, nodes, quiet):
     family = []
 
     def tell():
-        family.append(psutil.Process(first_of(lambda: at_work(out))[0]))
-        family.extend(family[0].children(recursive=True))
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            family.append(psutil.Process(first_of(lambda: at_work(out))[0]))
+            family.extend(family[0].children(recursive=True))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     teller = threading.Thread(target=tell)
     teller.start()
@@ -251,16 +253,35 @@ def refused(folder, capsys, match, *asked):
     assert not out.exists()
 
 
+def test_a_head_that_dies_while_it_is_asked_is_gone(monkeypatch):
+    """Ray would wait a minute, and then end the process."""
+    never, answers = threading.Event(), iter([True, True, False])
+    monkeypatch.setattr(cluster, "_answers", lambda *head: next(answers))
+    monkeypatch.setattr(cluster, "LOOK", 0.01)
+    pool = object.__new__(cluster.RayPool)
+    pool.address, pool.head, pool.looked = "auto", ("127.0.0.1", 1), 0.0
+    pool.ray = SimpleNamespace(nodes=lambda: [{}] * (not never.wait()))
+    try:
+        with pytest.raises(ConnectionError, match="cluster at auto is gone: its head"):
+            pool.free()
+        assert next(answers, "asked until it was gone") == "asked until it was gone"
+    finally:
+        never.set()
+
+
+@pytest.fixture
 def unused():
-    """An address of this computer at which nothing listens."""
+    """An address of this computer at which nothing listens, nor can anything else."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("how", ["{}", "ray://{}", "auto", "auto, noted"])
-def test_an_address_without_a_cluster_is_refused(tmp_path, capsys, monkeypatch, how):
-    address = unused()
+def test_an_address_without_a_cluster_is_refused(
+    tmp_path, capsys, monkeypatch, how, unused
+):
+    address = unused
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if how == "auto":
