@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import http.client
 import json
 import os
 import secrets
@@ -9,14 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 from sbtutor import lessons
 
-WAIT = 120_000  # milliseconds; generous, as nothing here is a measurement
+# Milliseconds; generous, as nothing here is a measurement and other tests run beside.
+WAIT = 300_000
+RUN = 600_000  # in which a lesson has run
 
 # All cells are in the page, on screen or not; nothing is fetched, nothing pops up.
 OVERRIDES = {
@@ -65,47 +70,66 @@ def serve(root: Path, work: Path, **env: str):
     app = work / "app"
     app.mkdir(parents=True)
     (app / "overrides.json").write_text(json.dumps(OVERRIDES))
-    kept = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    kept = ("JUPYTER_CONFIG_DIR", "IPYTHONDIR")
     kept += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     env = {**os.environ, **env, **{name: str(work / name) for name in kept}}
     env |= lessons.own_kernel(work / "kernel")
-    port, token = _free_port(), secrets.token_hex(12)
-    command = [sys.executable, "-m", "jupyterlab", *FLAGS, f"--port={port}"]
+    token, log = secrets.token_hex(12), work / "lab.log"
+    command = [sys.executable, "-m", "jupyterlab", *FLAGS]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
     command += [f"--LabApp.app_settings_dir={app}"]
-    log = work / "lab.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, env=env, stdout=out, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-    try:
-        server = Server(f"http://127.0.0.1:{port}", token, root)
-        _wait(server, process, log)
-        yield server
-    finally:
-        _end(process)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:
+        env["JUPYTER_RUNTIME_DIR"] = runtime  # its path is short enough for sockets
+        if lessons.sockets(Path(runtime), f"kernel-{uuid.uuid4()}"):
+            command += ["--KernelManager.transport=ipc"]
+        for _ in range(3):  # another process may take the port before JupyterLab does
+            port = _free_port()
+            with log.open("w") as out:
+                process = subprocess.Popen(
+                    [*command, f"--port={port}"], env=env, stdout=out,
+                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )  # fmt: skip
+            try:
+                server = Server(f"http://127.0.0.1:{port}", token, root)
+                if _answers(server, process):
+                    yield server
+                    return
+            finally:
+                _end(process)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
-def _wait(server: Server, process: subprocess.Popen, log: Path) -> None:
+def _answers(server: Server, process: subprocess.Popen) -> bool:
+    """Wait for the server; False if it ended, or took too long."""
     until = time.monotonic() + WAIT / 1000
-    while True:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"{server.base}/api?token={server.token}").close()
-            return
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            address = f"{server.base}/api?token={server.token}"
+            urllib.request.urlopen(address, timeout=5).close()
+            return True
         time.sleep(0.2)
+    return False
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End the server and its kernels, which are in its process group."""
+    """End the server, which ends its kernels."""
     for how, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
             return
+
+
+def promised(page, call: str, arg=None):
+    """What an asynchronous function of one argument returns.
+
+    Playwright would wait for it without an end, if the kernel dies meanwhile.
+    """
+    late = f"""new Promise((_, no) =>
+      setTimeout(() => no(Error("no answer in {WAIT} ms")), {WAIT}))"""
+    return page.evaluate(f"(arg) => Promise.race([({call})(arg), {late}])", arg)
 
 
 def open_page(browser, server: Server, trouble: list[str]):
@@ -150,19 +174,20 @@ def settle(page) -> None:
     """
     page.wait_for_function(f"() => {SESSION}?.kernel?.status === 'idle'")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
-    page.evaluate(
+    promised(
+        page,
         """async () => {
           const { context, sessionContext } = jupyterapp.shell.currentWidget;
           await Promise.all([context.ready, sessionContext.ready]);
           await sessionContext.session.kernel.info;
-        }"""
+        }""",
     )
 
 
 def command(page, name: str, **args) -> None:
     """One of JupyterLab's commands, such as `docmanager:save`."""
     call = "([name, args]) => jupyterapp.commands.execute(name, args)"
-    page.evaluate(call, [name, args])
+    promised(page, call, [name, args])
 
 
 def start_all(page) -> None:
@@ -193,14 +218,14 @@ def run_last(page) -> None:
 
 def await_all(page) -> bool:
     """Wait until all cells have run and figures are drawn; False if a cell failed."""
-    page.wait_for_function("() => window.allRan")
+    page.wait_for_function("() => window.allRan", timeout=RUN)
     await_figures(page)
     return page.evaluate("window.allRan") == "true"
 
 
 def close(page) -> None:
     """Close the page and its kernel."""
-    page.evaluate(f"() => {SESSION}?.shutdown()")
+    promised(page, f"async () => {SESSION}?.shutdown()")
     page.close()
 
 
@@ -217,7 +242,8 @@ def await_figures(page) -> None:
 def ask(page, expression: str, setup: str = ""):
     """The value, as JSON holds it, of an expression in the page's kernel."""
     code = f"__import__('json').dumps({expression}, default=str)"
-    reply = page.evaluate(
+    reply = promised(
+        page,
         f"""async ([setup, code]) => {{
           const sent = {SESSION}.kernel.requestExecute(
             {{ code: setup, silent: true, user_expressions: {{ it: code }} }});

@@ -1,6 +1,9 @@
 """What a page of JupyterLab shows, and a learner's hands on it."""
 
+import time
 from pathlib import Path
+
+import lab
 
 
 def broken(page) -> list[str]:
@@ -66,10 +69,10 @@ def explorers(page) -> list[dict]:
 def move(page, row) -> bool:
     """Change a control by keyboard; False if no key does it.
 
-    One that another control has just enabled may need a moment.
+    One that another control enables has to wait until the kernel has said so.
     """
-    before = row.evaluate(VALUE)
-    for _ in range(10):
+    before, until = row.evaluate(VALUE), time.monotonic() + lab.WAIT / 1000
+    while time.monotonic() < until:
         row.locator(PARTS).first.focus()
         for key in KEYS:
             page.keyboard.press(key)
