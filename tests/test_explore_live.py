@@ -140,10 +140,20 @@ def test_no_epoch_passes_while_paused_and_a_pause_changes_nothing(started):
     gate = Turnstile()
     training = started(gate)
     assert gate.reached.acquire(timeout=LONG)
+    at_gate, passed = threading.Event(), threading.Event()
+    real = training._go.wait
+
+    def watched():
+        at_gate.set()
+        real()
+        passed.set()
+
+    training._go.wait = watched
     training.pause()
     gate.open.release()
     assert training.status == "paused"
-    assert not gate.reached.acquire(timeout=0.5), "an epoch passed"
+    assert at_gate.wait(LONG)
+    assert not passed.wait(0.5), "a batch passed"
     assert len(training.history) == 1
     training.resume()
     assert training.status == "running"

@@ -331,7 +331,7 @@ def test_a_network_whose_process_died_is_trained_by_those_who_wait(
     with ThreadPoolExecutor(1) as threads:
         with files.locked(path.with_suffix(".lock")):
             waiting = threads.submit(pool.search, TOY, 2, tmp_path, jobs=1)
-            while len(trained) < 1:
+            while not trained and not waiting.done():
                 time.sleep(0.01)
         found = waiting.result()
     assert len(trained) == 2

@@ -142,6 +142,7 @@ def test_killed_from_outside_whenever_it_happens(spawn, tmp_path):
     deadline = time.monotonic() + 60
     while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.001)
+    assert (out / "checkpoint.pt").exists()
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
