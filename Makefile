@@ -56,12 +56,15 @@ BROWSER = tests/test_lab.py tests/test_axe.py
 test: lint
 	@echo "== tests of the package; beside them the lessons at preset smoke, and a browser"
 	@mkdir -p runs; export $(THREADS) SBTUTOR_PRESET=smoke; \
-	{ $(PY) -m pytest $(NBVAL) 300 notebooks; lessons=$$?; \
-	  $(PY) -m pytest $(BROWSER) && [ $$lessons -eq 0 ]; } > runs/beside.log 2>&1 & \
-	beside=$$!; \
-	trap 'kill $$beside 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
-	env -u SBTUTOR_PRESET $(PY) -m pytest tests $(addprefix --ignore=,$(BROWSER)); \
-	package=$$?; \
+	{ trap 'kill $$now; wait $$now; exit 143' TERM; \
+	  $(PY) -m pytest $(NBVAL) 300 notebooks & now=$$!; wait $$now; lessons=$$?; \
+	  $(PY) -m pytest $(BROWSER) & now=$$!; wait $$now && [ $$lessons -eq 0 ]; \
+	} > runs/beside.log 2>&1 & beside=$$!; \
+	env -u SBTUTOR_PRESET $(PY) -m pytest tests $(addprefix --ignore=,$(BROWSER)) & \
+	package=$$!; \
+	trap 'kill $$beside $$package; wait; exit 130' INT; \
+	trap 'kill $$beside $$package; wait; exit 143' TERM HUP; \
+	wait $$package; package=$$?; \
 	echo "== the lessons and the browser, run beside (runs/beside.log)"; \
 	wait $$beside; beside_said=$$?; cat runs/beside.log; \
 	[ $$package -eq 0 ] || echo "== the package's tests FAILED (see above)"; \

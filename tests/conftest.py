@@ -3,12 +3,17 @@
 import multiprocessing
 import os
 import shutil
+import signal
 
 import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
+# `make test` runs this in the background, where shells make programs deaf to Ctrl-C,
+# and tells it to end with SIGTERM.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to end", 143))
 # Annotations cost nothing in use; here each call is held to its stated shapes.
 install_import_hook("sbtutor", "beartype.beartype")
 torch.set_num_threads(1)
