@@ -56,7 +56,7 @@ BROWSER = tests/test_lab.py tests/test_axe.py
 test: lint
 	@echo "== tests of the package; beside them the lessons at preset smoke, and a browser"
 	@mkdir -p runs; export $(THREADS) SBTUTOR_PRESET=smoke; \
-	{ trap 'kill $$now; wait $$now; exit 143' TERM; \
+	{ trap 'kill $$now; wait $$now; exit 143' TERM HUP; \
 	  $(PY) -m pytest $(NBVAL) 300 notebooks & now=$$!; wait $$now; lessons=$$?; \
 	  $(PY) -m pytest $(BROWSER) & now=$$!; wait $$now && [ $$lessons -eq 0 ]; \
 	} > runs/beside.log 2>&1 & beside=$$!; \

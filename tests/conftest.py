@@ -10,10 +10,29 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-# `make test` runs this in the background, where shells make programs deaf to Ctrl-C,
-# and tells it to end with SIGTERM.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to end", 143))
+_told = []
+
+
+def _end(*_):
+    """The first signal is enough: what then ends must not be cut by the next one."""
+    if not _told:
+        _told.append(True)
+        raise KeyboardInterrupt
+
+
+# `make test` ends this with SIGTERM; it runs in the background, where shells make
+# programs deaf to Ctrl-C, and children inherit that.
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), _end)
+
+
+def pytest_runtest_makereport(item, call):
+    """The signal may have come to a test that makes an exit code of it."""
+    if _told or (call.excinfo and call.excinfo.errisinstance(SystemExit)):
+        item.session.shouldstop = "told to end"
+
+
 # Annotations cost nothing in use; here each call is held to its stated shapes.
 install_import_hook("sbtutor", "beartype.beartype")
 torch.set_num_threads(1)
