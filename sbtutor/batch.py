@@ -162,10 +162,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _leave(*_: object) -> None:
-    sys.exit(TOLD)  # `finally` clauses end the runs
-
-
 def _obey(args: argparse.Namespace) -> int:
     begins = args.command == "run"
     wanted = sweep.read(args.path) if begins else collect.load(args.out)
@@ -183,7 +179,13 @@ def _obey(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 1 if runs failed, 2 if asked wrongly."""
     args = _arguments(sys.argv[1:] if argv is None else argv)
-    before = signal.signal(signal.SIGTERM, _leave)
+    told = []
+
+    def leave(*_: object) -> None:
+        told.append(True)
+        sys.exit(TOLD)  # `finally` clauses end the runs
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
         return _obey(args)
     except (ValueError, OSError) as error:  # asked wrongly, or a full disk, a lost net
@@ -192,8 +194,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except SystemExit:  # only `_leave` and Ray, which writes 1 or 15 over our code
-        sys.exit(TOLD)
+    except SystemExit:
+        if told:  # Ray writes another code over ours
+            sys.exit(TOLD)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,10 +1,12 @@
 """Runs on a Ray cluster: one task each, on whichever node has room for it."""
 
+import contextlib
 import os
 import signal
 import socket
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +49,7 @@ class RayPool:
         Raises:
             ValueError: numbers out of range; ray is not installed; no cluster answers;
                 no node is large enough for a run.
+            ConnectionError: the cluster is gone.
         """
         local.check(None, threads, gpus)
         self.address, self.threads = address, threads
@@ -130,20 +133,20 @@ class RayPool:
 
         Without its head Ray would wait, and then end this process: a thread asks it.
         """
-        found: list[dict[str, Any]] = []
-        ask = threading.Thread(
-            target=lambda: found.extend(self.ray.nodes()), daemon=True
-        )
-        if _answers(*self.head):
-            ask.start()
-            while ask.is_alive() and _answers(*self.head):
-                ask.join(LOOK)
-        if not found:
-            raise ConnectionError(
-                f"the Ray cluster at {self.address} is gone: its head does not answer; "
-                "start it again, then run the same command, what is finished is kept"
-            )
-        return [node["Resources"] for node in found if node["Alive"]]
+        answer: Future[list[dict[str, Any]]] = Future()
+        asking = threading.Thread(target=_ask, args=(self.ray, answer), daemon=True)
+        while not answer.done():
+            if not _answers(*self.head):
+                raise ConnectionError(
+                    f"the Ray cluster at {self.address} is gone: its head does not "
+                    "answer; start it again, then run the same command, what is "
+                    "finished is kept"
+                )
+            if asking.ident is None:
+                asking.start()
+            with contextlib.suppress(TimeoutError):
+                answer.exception(LOOK)
+        return [node["Resources"] for node in answer.result() if node["Alive"]]
 
 
 def carry_out(folder: str, here: str, gpu: bool) -> Outcome:
@@ -160,6 +163,13 @@ def carry_out(folder: str, here: str, gpu: bool) -> Outcome:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     perform.log_to(Path(folder))
     return perform.perform(Path(folder))
+
+
+def _ask(ray: ModuleType, answer: Future) -> None:
+    try:
+        answer.set_result(ray.nodes())
+    except BaseException as error:  # the one who waits is told of any
+        answer.set_exception(error)
 
 
 def _fits(node: dict[str, float], threads: int, gpus: float) -> int:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -260,13 +260,26 @@ def test_a_head_that_dies_while_it_is_asked_is_gone(monkeypatch):
     monkeypatch.setattr(cluster, "LOOK", 0.01)
     pool = object.__new__(cluster.RayPool)
     pool.address, pool.head, pool.looked = "auto", ("127.0.0.1", 1), 0.0
-    pool.ray = SimpleNamespace(nodes=lambda: [{}] * (not never.wait()))
+    pool.ray = ModuleType("ray")
+    pool.ray.nodes = never.wait
     try:
         with pytest.raises(ConnectionError, match="cluster at auto is gone: its head"):
             pool.free()
         assert next(answers, "asked until it was gone") == "asked until it was gone"
     finally:
         never.set()
+
+
+def test_what_ray_says_of_its_nodes_comes_through(monkeypatch):
+    monkeypatch.setattr(cluster, "_answers", lambda *head: True)
+    pool = object.__new__(cluster.RayPool)
+    pool.head, pool.ray = ("127.0.0.1", 1), ModuleType("ray")
+    pool.ray.nodes = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        pool._nodes()
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False}]
+    pool.ray.nodes = lambda: nodes
+    assert pool._nodes() == [{"CPU": 2.0}]
 
 
 @pytest.fixture
