@@ -35,8 +35,3 @@ def read(folder: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
     return [line for line in found if isinstance(line, dict) and "event" in line]
-
-
-def last(folder: Path) -> dict[str, Any]:
-    """The latest start or end; event "" if there is none."""
-    return (read(folder) or [{"event": ""}])[-1]

@@ -25,24 +25,24 @@ from sbtutor import book, config, exercises, journal, lessons, twins
 from sbtutor.workers import THREADS
 
 
-def execute(source: str, out: str, preset: str, folder: str) -> None:
+def execute(source: str, out: str, preset: str, folder: str, kernels: str) -> None:
     """Run one notebook in this process: the child of `run`."""
     import papermill
     from traitlets.config import Config
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with tempfile.TemporaryDirectory() as kernel:
-        papermill.execute_notebook(
-            source,
-            out,
-            parameters={"preset": preset},
-            kernel_name="python3",
-            cwd=folder,
-            progress_bar=False,
-            log_output=True,  # so that the log can be followed
-            store_widget_state=True,  # controls need it; `_report` drops it later
-            config=Config(KernelManager=lessons.sockets(Path(kernel))),
-        )
+    sockets = lessons.sockets(Path(kernels), Path(source).stem)
+    papermill.execute_notebook(
+        source,
+        out,
+        parameters={"preset": preset},
+        kernel_name="python3",
+        cwd=folder,
+        progress_bar=False,
+        log_output=True,  # so that the log can be followed
+        store_widget_state=True,  # controls need it while running; `_report` drops it
+        config=Config(KernelManager=sockets),
+    )
 
 
 def check_parameters(lesson: Path) -> None:
@@ -68,16 +68,18 @@ def run(
     running: dict[Path, tuple[subprocess.Popen, float]] = {}
     failed = []
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as kernels:
+    with tempfile.TemporaryDirectory() as made:
+        kernels = Path(made)
         env = {**os.environ, **dict.fromkeys(THREADS, "1"), "SBTUTOR_PRESET": preset}
-        env |= lessons.own_kernel(Path(kernels)) | {"SBTUTOR_TWINS": "1"}
+        env |= lessons.own_kernel(kernels) | {"SBTUTOR_TWINS": "1"}
         env.setdefault("SBTUTOR_PROGRESS", "plain")
-        env["SBTUTOR_JOURNAL"] = str(Path(kernels) / journal.NAME)  # nobody's progress
+        env["SBTUTOR_JOURNAL"] = str(kernels / journal.NAME)  # nobody's progress
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     lesson = waiting.pop(0)
-                    running[lesson] = _start(lesson, out, preset, folder, env)
+                    where = [folder.resolve(), kernels]
+                    running[lesson] = _start(lesson, out, preset, where, env)
                 time.sleep(0.1)
                 for lesson, (child, began) in list(running.items()):
                     if child.poll() is not None:
@@ -93,12 +95,12 @@ def run(
 
 
 def _start(
-    lesson: Path, out: Path, preset: str, folder: Path, env: dict[str, str]
+    lesson: Path, out: Path, preset: str, where: list[Path], env: dict[str, str]
 ) -> tuple[subprocess.Popen, float]:
     print(f"{lesson.stem}: started", flush=True)
     call = "import sys; from sbtutor.course import execute; execute(*sys.argv[1:])"
     paths = [str(path.resolve()) for path in (lesson, out / lesson.name)]
-    command = [sys.executable, "-c", call, *paths, preset, str(folder.resolve())]
+    command = [sys.executable, "-c", call, *paths, preset, *map(str, where)]
     with (out / f"{lesson.stem}.log").open("w") as log:
         child = subprocess.Popen(
             command, env=env, stdout=log, stderr=subprocess.STDOUT, text=True,

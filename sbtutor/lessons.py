@@ -27,7 +27,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 COURSE = ("[0-9][0-9]_*.ipynb", "paper_vs_ours.ipynb")  # the lessons, then the pages
 CONTROLS = "[controls: run this cell in JupyterLab to explore]"
 PAGE = 'data-sbtutor="page"'  # marks what a page needs only while it runs
-SOCKET = 90  # characters of a path that a socket can have, and its number; 103 on a Mac
+SOCKET = 90  # bytes of a connection file's path; of its sockets' a Mac allows 103
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 

@@ -141,7 +141,7 @@ def _outcome(run: Running) -> Outcome:
     name, code = run.folder.name, run.process.exitcode
     if code == 0 and (run.folder / jobs.ROW).exists():
         return Outcome(name)
-    last = attempts.last(run.folder)
+    last = (attempts.read(run.folder) or [{"event": ""}])[-1]
     if code == 0 and last["event"] in ("failed", "lost"):
         return Outcome(name, last["trouble"], last["event"] == "lost")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from sbtutor import files, jobs, lessons
-from sbtutor.attempts import LOG, Outcome, last, note
+from sbtutor.attempts import LOG, Outcome, note
 from sbtutor.collect import load
 from sbtutor.sweep import SAVED, Sweep
 
@@ -91,8 +91,6 @@ def perform(folder: Path) -> Outcome:
             lost=True,
         )
     if (folder / jobs.ROW).exists():
-        if last(folder)["event"] != "finished":  # it was killed in its last moment
-            note(folder, event="finished", seconds=0.0)
         return Outcome(folder.name)
     note(folder, event="started", host=platform.node(), pid=os.getpid())
     start = time.monotonic()
