@@ -79,7 +79,7 @@ def serve(root: Path, work: Path, **env: str):
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
     command += [f"--LabApp.app_settings_dir={app}"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runtime:
-        env["JUPYTER_RUNTIME_DIR"] = runtime  # its path is short enough for sockets
+        env["JUPYTER_RUNTIME_DIR"] = runtime  # a short path, for sockets
         if lessons.sockets(Path(runtime), f"kernel-{uuid.uuid4()}"):
             command += ["--KernelManager.transport=ipc"]
         for _ in range(3):  # another process may take the port before JupyterLab does
@@ -95,6 +95,8 @@ def serve(root: Path, work: Path, **env: str):
                 if _answers(server, process):
                     yield server
                     return
+                if process.poll() is None:
+                    break
             finally:
                 _end(process)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")

@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-import lab
-
 
 def broken(page) -> list[str]:
     """What cells show that no learner should see."""
@@ -66,20 +64,21 @@ def explorers(page) -> list[dict]:
     )
 
 
-def move(page, row) -> bool:
-    """Change a control by keyboard; False if no key does it.
+def move(page, row, until: float) -> bool:
+    """Change a control by keyboard; False if no key does it before a time.
 
     One that another control enables has to wait until the kernel has said so.
     """
-    before, until = row.evaluate(VALUE), time.monotonic() + lab.WAIT / 1000
-    while time.monotonic() < until:
+    before = row.evaluate(VALUE)
+    while True:
         row.locator(PARTS).first.focus()
         for key in KEYS:
             page.keyboard.press(key)
             page.wait_for_timeout(50)
             if row.evaluate(VALUE) != before:
                 return True
-    return False
+        if time.monotonic() > until:
+            return False
 
 
 # Where a point that can be clicked lies on the screen; null if there is none.

@@ -119,7 +119,9 @@ def look(page) -> dict:
     seen = {"broken": lab_page.broken(page), "figures": lab_page.figures(page)}
     seen |= {"sliders": lab_page.sliders(page), "first": lab_page.explorers(page)}
     rows = page.locator(f".jp-OutputArea {lab_page.ROWS}").all()
-    seen["stuck"] = [row.inner_html() for row in rows if not lab_page.move(page, row)]
+    until = time.monotonic() + lab.WAIT / 1000
+    stuck = [row for row in rows if not lab_page.move(page, row, until)]
+    seen["stuck"] = [row.inner_html() for row in stuck]
     seen["moved"], seen["kernel"] = settled(page)
     seen["clicks"] = clicks(page)
     seen["before"] = lab_page.explorers(page)
