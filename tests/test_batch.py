@@ -37,8 +37,10 @@ def events(out):
 
 # Ports could be taken by the kernel of a run beside this one.
 SOCKETS = """
-import ipykernel, sys
-assert sys.platform == "win32" or '"ipc"' in ipykernel.get_connection_info()
+import ipykernel, pathlib, tempfile
+from sbtutor import lessons
+likely = pathlib.Path(tempfile.gettempdir(), "tmp12345678")
+assert bool(lessons.sockets(likely)) == ('"ipc"' in ipykernel.get_connection_info())
 """
 
 
