@@ -33,11 +33,13 @@ def load(out: Path) -> Sweep:
         saved = Sweep.from_dict(files.read_json(out / SAVED))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{out / SAVED} is of another version ({error}); begin the sweep again "
-            "with its YAML file: finished runs are kept"
+            f"{out / SAVED} is of another version ({error}); delete it, then begin the "
+            "sweep again with its YAML file: finished runs are kept"
         ) from None
     if not saved.jobs:
-        raise ValueError(f"{out / SAVED} names no runs; begin the sweep again")
+        raise ValueError(
+            f"{out / SAVED} names no runs; delete it, then begin the sweep again"
+        )
     return saved
 
 
