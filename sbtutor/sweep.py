@@ -20,6 +20,9 @@ SAVED = "sweep.json"  # in the sweep's folder
 NEEDED = ("what", "preset", "grid")
 
 
+MERGE = "tag:yaml.org,2002:merge"  # <<, which takes over what is not there
+
+
 class Loader(yaml.SafeLoader):
     """YAML with numbers as everywhere else, and no name twice.
 
@@ -29,12 +32,12 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """A dict; refuses a name that is there twice."""
-        made = super().construct_mapping(node, deep)
-        if len(made) < len(node.value):
+        own = [key.value for key, _ in node.value if key.tag != MERGE]
+        if len(set(map(str, own))) < len(own):
             raise yaml.constructor.ConstructorError(
                 None, None, "a name is there twice in one place", node.start_mark
             )
-        return made
+        return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """A decimal number, if with zeros in front."""

@@ -60,6 +60,20 @@ def test_whole_numbers_in_yaml_are_decimal(unchecked, tmp_path):
         sweep.read(tmp_path / "s.yaml")
 
 
+def test_yaml_may_take_over_settings_and_write_over_them(tmp_path):
+    """`<<` names what is not there; a name that is there twice is refused."""
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "what: x\npreset: smoke\nsettings: {members: 2}\n"
+        "grid: {<<: {seed: [0, 1]}, seed: [5]}\n"
+    )
+    [job] = sweep.read(path).jobs
+    assert job.experiment.train.seed == 5
+    path.write_text("what: x\ngrid: {seed: [0], seed: [5]}\n")
+    with pytest.raises(ValueError, match="a name is there twice in one place"):
+        sweep.read(path)
+
+
 def test_what_is_too_large_is_told(monkeypatch):
     def large(*given):
         raise RuntimeError("can't allocate memory\nat a place")
