@@ -84,13 +84,15 @@ def plan(wanted: Sweep, out: Path | None, tflops: float | None) -> str:
 
 def relatives(wanted: Sweep) -> list[str]:
     """A line of warning if ensembles of different seeds share members."""
+    if wanted.study != "ensemble":
+        return []
     seeds = sorted({job.experiment.train.seed for job in wanted.jobs})
     members = max(job.experiment.train.members for job in wanted.jobs)
     return [
         f"note: ensembles of seeds {a} and {b} share members, as member m takes seed "
         "+ m; they are no independent repeats"
         for a, b in itertools.pairwise(seeds)
-        if b - a < members and wanted.study == "ensemble"
+        if b - a < members
     ][:1]
 
 
@@ -103,12 +105,12 @@ def price(wanted: Sweep, names: Sequence[str], tflops: float | None) -> str:
     if tflops is not None:
         how = f"at {tflops:g} TFLOP/s, as given"
     else:
-        measure = "with benchmarks/gpu.py"
+        measure = "small networks do less: measure with benchmarks/gpu.py"
         if rate.device != "GPU":
-            measure = "by the FLOP of a run and its seconds"
+            measure = "measure by the FLOP of a run and its seconds"
         how = (
             f"if a {rate.device} sustains {rate.tflops:g} TFLOP/s, an assumption; "
-            f"small networks do less: measure {measure}, and give --tflops"
+            f"{measure}, and give --tflops"
         )
     took = drive.spoken(3600 * hours) if hours < 10 else f"{hours:,.0f} h"
     unknown = sum(flops[name] == 0 for name in names)

@@ -24,9 +24,9 @@ GRADIENT = 3  # passes forward: the backward pass does two products for each of 
 # what an A100's data sheet states for bfloat16 (312): images of 32x32 pixels and
 # batches of 128 do not fill such a card. `benchmarks/gpu.py` measures yours.
 GPU_TFLOPS = 20.0
-# One CPU core: about what the small networks of the mini sweeps reach on one thread;
-# larger ones do more. Check: --dry-run of the sweep fig7-cifar10-mini says 14 minutes,
-# its runs took 19 beside other work (notebooks/results/fig7-cifar10-mini.json).
+# One CPU core: an assumption, of the order that the small networks of the mini sweeps
+# reach on one thread. Check: --dry-run of the sweep fig7-cifar10-mini says 14 minutes,
+# its runs took 19 (notebooks/results/fig7-cifar10-mini.json).
 CPU_TFLOPS = 0.04
 
 

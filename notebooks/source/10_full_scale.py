@@ -111,9 +111,9 @@ print(f"at {1000 * cost.CPU_TFLOPS:.0f} GFLOP/s it would be {core:.0f} days")
 
 # %% [markdown]
 # (A network as small as ours uses a processor badly. The last line takes the speed that the package
-# assumes of one core, measured at a larger one. Still far too long.) And that is one of three data
-# sets, without the search for settings. So large experiments run on many GPUs, for days; and in so
-# many days something *will* break. This lesson is about both.
+# assumes of one core. Still far too long.) And that is one of three data sets, without the search for
+# settings. So large experiments run on many GPUs, for days; and in so many days something *will*
+# break. This lesson is about both.
 #
 # ## A sweep is a grid
 #
