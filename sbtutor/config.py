@@ -56,8 +56,9 @@ LISTS = {Sequence[kind]: kind for kind in (int, float, str)}
 
 def _plain(name: str, value: Any, kind: Any) -> Any:
     """A setting as Python's own bool, int, float or str, so that it survives JSON."""
-    small = kind is not int or type(value) is not int or -LARGEST <= value <= LARGEST
-    if type(value) is kind and kind is not float and small:
+    if type(value) is kind and (
+        kind in (bool, str) or (kind is int and -LARGEST <= value <= LARGEST)
+    ):
         return value  # soon done, as ten thousand runs need it
     if kind in OPTIONAL:
         return None if value is None else _plain(name, value, OPTIONAL[kind])
