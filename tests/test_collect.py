@@ -77,7 +77,7 @@ def test_a_broken_sweep_is_told(out, jobs_there):
     saved = json.loads((out / "sweep.json").read_text())
     files.write_json(out / "sweep.json", saved | {"jobs": jobs_there})
     with pytest.raises(
-        ValueError, match=r"sweep.json (is of another|names no runs).*; delete"
+        ValueError, match=r"(?s)sweep.json (is of another|names no runs).*; delete"
     ):
         collect.load(out)
 
